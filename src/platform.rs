@@ -1,0 +1,83 @@
+//! What depends on the operating system, each with a fallback. Linux is the platform; elsewhere the host runs with
+//! coarser clocks and without the page scan.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// CPU time that the calling thread has used so far (`CLOCK_THREAD_CPUTIME_ID`, clock_gettime(2)). Only differences of
+/// two readings on one thread mean anything.
+#[cfg(unix)]
+pub fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
+}
+
+/// Without such a clock, wall time stands in: it bills a guest for time in which its thread did not run.
+#[cfg(not(unix))]
+pub fn thread_cpu_time() -> Duration {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed()
+}
+
+/// Whether a page of this process could be swapped out, as far as can be told now: unknown counts as yes.
+///
+/// No, if the machine has no swap device (`/proc/swaps`), or if the process's cgroup may not swap
+/// (`memory.swap.max` is 0, in its own group or one above it).
+#[cfg(target_os = "linux")]
+pub fn swap_possible() -> bool {
+    let devices = std::fs::read_to_string("/proc/swaps");
+    if devices.is_ok_and(|text| text.lines().skip(1).all(|line| line.trim().is_empty())) {
+        return false;
+    }
+    // cgroup v2 has the single line `0::/path`.
+    let Ok(groups) = std::fs::read_to_string("/proc/self/cgroup") else { return true };
+    let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return true };
+    let root = Path::new("/sys/fs/cgroup");
+    !root
+        .join(group)
+        .ancestors()
+        .take_while(|folder| folder.starts_with(root))
+        .any(|folder| std::fs::read_to_string(folder.join("memory.swap.max")).is_ok_and(|max| max.trim() == "0"))
+}
+
+/// Nothing is known elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub fn swap_possible() -> bool {
+    true
+}
+
+/// Makes `folder` and those above it, and closes it to other users (mode 0700).
+pub fn create_private_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // A folder that was there before keeps its mode, so it is set all the same.
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+    }
+    #[cfg(not(unix))]
+    std::fs::create_dir_all(folder)
+}
+
+/// Writes `bytes` to `path` so that a reader, or a crash at any moment, meets the old file or the new one, whole: to
+/// a temporary name in the same folder, synced, renamed, and the folder synced (rename(2), fsync(2)).
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary = folder.join(format!(".tmp-{:032x}", fastrand::u128(..)));
+    let written = (|| {
+        let mut file = std::fs::File::create_new(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        std::fs::File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // The error that counts is the one above; what could not be written is not worth keeping.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}

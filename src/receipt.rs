@@ -1,0 +1,130 @@
+//! What one request cost, and how it ended.
+//!
+//! Plain values that every floor above speaks: the phases, the outcome with its stable code, the kind of a component.
+
+use crate::names::{Name, RequestId};
+use std::time::Duration;
+
+/// What a component is, found from its exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It exports `wasi:http/incoming-handler@0.2.x`.
+    Http02,
+    /// It exports `wasi:http/handler@0.3.x`.
+    Http03,
+    /// It exports `wasi:cli/run@0.2.x`, or was a core module for `wasm32-wasip1`; called by CGI (RFC 3875).
+    Command,
+}
+
+impl Kind {
+    /// The name used in logs, tables and file names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http02 => "http-0.2",
+            Self::Http03 => "http-0.3",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// How a request ended. The names are stable: clients, logs and tables read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The guest answered, and its body was sent whole.
+    Ok,
+    /// No route has this host and path.
+    NoRoute,
+    /// A route has this path, with other methods.
+    NoMethod,
+    /// The queue was full, or no permit came free in time.
+    Busy,
+    /// The client's request was no request: a bad Host, for instance.
+    BadRequest,
+    /// The upload was larger than `request-body`.
+    BodyTooLarge,
+    /// The guest trapped, panicked or exited before it was done.
+    Trap,
+    /// The guest returned, and no response was there.
+    NoResponse,
+    /// The guest answered with an error code of `wasi:http` in place of a response.
+    GuestError,
+    /// Over `timeout`.
+    Timeout,
+    /// Over `cpu`.
+    CpuLimit,
+    /// Over `memory`, and the guest did not survive it.
+    MemoryLimit,
+    /// The client went away first.
+    ClientGone,
+    /// The host's own failure.
+    Host,
+}
+
+impl Outcome {
+    /// The stable code.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NoRoute => "no_route",
+            Self::NoMethod => "no_method",
+            Self::Busy => "busy",
+            Self::BadRequest => "bad_request",
+            Self::BodyTooLarge => "body_too_large",
+            Self::Trap => "trap",
+            Self::NoResponse => "no_response",
+            Self::GuestError => "guest_error",
+            Self::Timeout => "timeout",
+            Self::CpuLimit => "cpu_limit",
+            Self::MemoryLimit => "memory_limit",
+            Self::ClientGone => "client_gone",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// The stretches of a request's time, in their order. Those that were not reached are zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// From the request's head to the permit.
+    pub queue: Duration,
+    /// Making the store: WASI context, limiter, meter.
+    pub store: Duration,
+    /// Instantiating the component in it.
+    pub instantiate: Duration,
+    /// The guest, until it has given the response head.
+    pub handler: Duration,
+    /// From the head to the end of the body, or of the guest if it works on after that.
+    pub body: Duration,
+}
+
+impl Phases {
+    /// What it costs to have a fresh sandbox ready. Every request pays it.
+    pub fn cold_start(&self) -> Duration {
+        self.store + self.instantiate
+    }
+}
+
+/// What one request cost.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The host's name of the request.
+    pub request_id: RequestId,
+    /// The function that answered; none where no route was found.
+    pub function: Option<Name>,
+    /// The kind of its component.
+    pub kind: Option<Kind>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The status that was sent; 0 where the client was gone before it.
+    pub status: u16,
+    /// Where the time went.
+    pub phases: Phases,
+    /// CPU time of the guest.
+    pub cpu: Duration,
+    /// The most bytes that the sandbox's memories and tables had together.
+    pub memory_peak_bytes: u64,
+    /// Bytes of the upload that the guest read.
+    pub bytes_in: u64,
+    /// Bytes of the response body that were handed to the connection.
+    pub bytes_out: u64,
+}
