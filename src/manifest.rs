@@ -1,0 +1,196 @@
+//! functions.toml in; a checked [`Manifest`], or errors that point into the file, out.
+//!
+//! Two structs for one file: `file` has what was written, [`Manifest`] what is then true. **Invariant:** a `Manifest`
+//! has no mistake that can be seen in its text; what its files hold is checked when they are installed, and pointed at
+//! with [`Manifest::errors_at`].
+
+mod check;
+mod diagnostic;
+mod file;
+mod pattern;
+
+pub use diagnostic::Diagnostic;
+pub use pattern::{HostPattern, PatternError, RoutePattern, Segment};
+
+use crate::grants::OutboundGrants;
+use crate::limits::Limits;
+use crate::names::Name;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The most bytes of a functions.toml: ten thousand functions fit several times.
+const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// An app, as functions.toml describes it: names checked, paths resolved, defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    path: PathBuf,
+    source: String,
+    /// The app's name.
+    pub name: Name,
+    /// How the host serves it.
+    pub host: HostConfig,
+    /// Its functions, in the order of the file.
+    pub functions: Vec<FunctionSpec>,
+}
+
+/// `[host]`: how the host serves.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where the host keeps what outlives it.
+    pub state: PathBuf,
+    /// Sandboxes alive at once, all functions together.
+    pub concurrency: u32,
+    /// Connections open at once.
+    pub connections: u32,
+    /// How long a connection may take over a request's head.
+    pub header_timeout: Duration,
+    /// How long requests may go on once the host was asked to stop.
+    pub shutdown_grace: Duration,
+    /// Whether responses carry `Server-Timing`.
+    pub server_timing: bool,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
+            state: PathBuf::from(".fnhost"),
+            concurrency: 1000,
+            connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            shutdown_grace: Duration::from_secs(30),
+            server_timing: true,
+        }
+    }
+}
+
+/// One function, as the file describes it.
+#[derive(Debug, Clone)]
+pub struct FunctionSpec {
+    /// Its name.
+    pub name: Name,
+    /// The file of its component.
+    pub component: PathBuf,
+    /// Where the file says so.
+    pub component_span: Range<usize>,
+    /// Where the file sets its memory limit, or else the component.
+    pub memory_span: Range<usize>,
+    /// How its component is built.
+    pub build: Option<Build>,
+    /// The requests it answers.
+    pub routes: Vec<RouteSpec>,
+    /// Its environment (`wasi:cli/environment`).
+    pub env: Vec<(String, String)>,
+    /// Its configuration (`wasi:config/store`).
+    pub config: Vec<(String, String)>,
+    /// Whom it may call.
+    pub outbound: OutboundGrants,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+/// A route, and its place in the file.
+#[derive(Debug, Clone)]
+pub struct RouteSpec {
+    /// What it says.
+    pub pattern: RoutePattern,
+    /// Where.
+    pub span: Range<usize>,
+}
+
+/// How a component is built.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Build {
+    /// The command, for the shell.
+    pub command: String,
+    /// Where it runs.
+    pub folder: PathBuf,
+}
+
+/// Why there is no manifest, or why it cannot be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The file could not be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The file is wrong in one place or more.
+    #[error("{0}")]
+    Invalid(Report),
+}
+
+/// Errors that point into a file, as people read them.
+#[derive(Debug)]
+pub struct Report {
+    texts: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.texts.join("\n").trim_end())
+    }
+}
+
+impl Manifest {
+    /// Reads and checks the file at `path`. Relative paths in it start at its own folder.
+    pub fn read(path: &Path) -> Result<Self, ManifestError> {
+        let unreadable = |cause| ManifestError::Unreadable { path: path.to_owned(), cause };
+        let size = std::fs::metadata(path).map_err(unreadable)?.len();
+        if size > FILE_BYTES_MAX {
+            let cause = io::Error::other(format!("it has {size} bytes, and {FILE_BYTES_MAX} are allowed"));
+            return Err(unreadable(cause));
+        }
+        Self::parse(path, std::fs::read_to_string(path).map_err(unreadable)?)
+    }
+
+    /// Checks `source`, the text of the file at `path`.
+    pub fn parse(path: &Path, source: String) -> Result<Self, ManifestError> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let (file, mut errors) = file::read(&source);
+        // A file that could not be read as TOML has nothing to check.
+        let checked = if errors.is_empty() || !file.functions.is_empty() || file.name.is_some() {
+            let (checked, more) = check::check(file, folder);
+            errors.extend(more);
+            checked
+        } else {
+            None
+        };
+        match checked {
+            Some(checked) if errors.is_empty() => Ok(Self {
+                path: path.to_owned(),
+                source,
+                name: checked.name,
+                host: checked.host,
+                functions: checked.functions,
+            }),
+            _ => Err(ManifestError::Invalid(render(errors, path, &source))),
+        }
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Errors that were found later, in what the file names, pointing into the file like its own.
+    pub fn errors_at(&self, errors: Vec<Diagnostic>) -> ManifestError {
+        ManifestError::Invalid(render(errors, &self.path, &self.source))
+    }
+}
+
+fn render(mut errors: Vec<Diagnostic>, path: &Path, source: &str) -> Report {
+    errors.sort_by_key(|error| error.span.start);
+    let path = path.display().to_string();
+    Report { texts: errors.iter().map(|error| error.render(&path, source)).collect() }
+}

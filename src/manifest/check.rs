@@ -1,0 +1,296 @@
+//! What must also be true of functions.toml: names, units, bounds, routes. Fills in the defaults.
+//!
+//! Reads the text alone: whether files exist and what they hold is looked at when they are installed.
+
+use super::diagnostic::Diagnostic;
+use super::file::{FunctionFile, HostFile, LimitsFile, ManifestFile, place};
+use super::pattern::{RoutePattern, Segment};
+use super::{Build, FunctionSpec, HostConfig, RouteSpec};
+use crate::grants::{OutboundGrant, OutboundGrants};
+use crate::limits::{self, BODY_BYTES_MAX, COUNT_MAX, Limits, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, UnitError};
+use crate::names::Name;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+use toml::Spanned;
+
+/// What a checked file comes to.
+pub(super) struct Checked {
+    pub(super) name: Name,
+    pub(super) host: HostConfig,
+    pub(super) functions: Vec<FunctionSpec>,
+}
+
+/// Checks `file`, whose relative paths start at `folder`. Every mistake is reported, not the first alone; a value that
+/// is wrong is replaced by its default so that the checks behind it can go on.
+pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<Diagnostic>) {
+    let mut errors = Vec::new();
+    let name = match file.name {
+        Some(written) => check_name(&written, "app", &mut errors),
+        None => {
+            let missing = Diagnostic::new(0..0, "the app has no name");
+            errors.push(missing.help("write `name = \"my-app\"` at the top of the file"));
+            None
+        }
+    };
+    let host = check_host(file.host, folder, &mut errors);
+    let shared = check_limits(&file.limits, &Limits::default(), &mut errors);
+    if file.functions.is_empty() {
+        let none = Diagnostic::new(0..0, "the file declares no function");
+        errors.push(none.help("add a table such as `[functions.hello]` with `component` and `routes`"));
+    }
+    let functions: Vec<FunctionSpec> = file
+        .functions
+        .into_iter()
+        .filter_map(|(name, function)| check_function(&name, function, &shared, folder, &mut errors))
+        .collect();
+    check_routes_differ(&functions, &mut errors);
+    (name.map(|name| Checked { name, host, functions }), errors)
+}
+
+fn check_name(written: &Spanned<String>, what: &str, errors: &mut Vec<Diagnostic>) -> Option<Name> {
+    match Name::new(written.get_ref()) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            let bad =
+                Diagnostic::new(written.span(), format!("`{}` cannot name the {what}: {error}", written.get_ref()));
+            errors.push(match Name::nearest(written.get_ref()) {
+                Some(name) => bad.help(format!("`{name}` would do")),
+                None => bad,
+            });
+            None
+        }
+    }
+}
+
+fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> HostConfig {
+    let default = HostConfig::default();
+    let listen = file.listen.and_then(|written| match written.get_ref().parse::<SocketAddr>() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            let bad = Diagnostic::new(written.span(), format!("`{}` is no address to listen on", written.get_ref()));
+            errors.push(bad.help("write an IP address and a port, such as `127.0.0.1:3000` or `0.0.0.0:80`"));
+            None
+        }
+    });
+    let state = file.state.as_ref().map_or(default.state.as_path(), |written| Path::new(written.get_ref()));
+    HostConfig {
+        listen: listen.unwrap_or(default.listen),
+        state: folder.join(state),
+        concurrency: count(file.concurrency.as_ref(), default.concurrency, "concurrency", errors),
+        connections: count(file.connections.as_ref(), default.connections, "connections", errors),
+        header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
+        shutdown_grace: duration(file.shutdown_grace.as_ref(), default.shutdown_grace, errors),
+        server_timing: file.server_timing.map_or(default.server_timing, Spanned::into_inner),
+    }
+}
+
+fn check_limits(file: &LimitsFile, default: &Limits, errors: &mut Vec<Diagnostic>) -> Limits {
+    let timeout = match &file.timeout {
+        None => default.timeout,
+        Some(written) if written.get_ref() == "none" => None,
+        Some(written) => Some(duration(Some(written), Duration::MAX, errors)),
+    };
+    let memory_bytes = size(file.memory.as_ref(), default.memory_bytes, MEMORY_BYTES_MAX, errors);
+    if memory_bytes < MEMORY_BYTES_MIN {
+        let span = place(file.memory.as_ref(), 0..0);
+        let small = Diagnostic::new(span, "a guest's memory grows by pages of 64 KiB, and this is less than one");
+        errors.push(small.help("Rust guests start with about 1.1 MiB"));
+    }
+    Limits {
+        timeout,
+        cpu: duration(file.cpu.as_ref(), default.cpu, errors),
+        memory_bytes,
+        concurrency: count(file.concurrency.as_ref(), default.concurrency, "concurrency", errors),
+        queue: count(file.queue.as_ref(), default.queue, "queue", errors),
+        queue_wait: duration(file.queue_wait.as_ref(), default.queue_wait, errors),
+        request_body_bytes: size(file.request_body.as_ref(), default.request_body_bytes, BODY_BYTES_MAX, errors),
+        outbound_requests: count(
+            file.outbound_requests.as_ref(),
+            default.outbound_requests,
+            "outbound-requests",
+            errors,
+        ),
+    }
+}
+
+fn duration(written: Option<&Spanned<String>>, default: Duration, errors: &mut Vec<Diagnostic>) -> Duration {
+    let read = |text: &str| limits::parse_duration(text);
+    amount(written, default, read, "write a number and us, ms, s, m or h, such as `500ms`", errors)
+}
+
+fn size(written: Option<&Spanned<String>>, default: u64, ceiling: u64, errors: &mut Vec<Diagnostic>) -> u64 {
+    let read = |text: &str| limits::parse_size(text, ceiling);
+    amount(written, default, read, "write a number and B, KiB, MiB or GiB, such as `64 MiB`", errors)
+}
+
+fn amount<T>(
+    written: Option<&Spanned<String>>,
+    default: T,
+    read: impl Fn(&str) -> Result<T, UnitError>,
+    help: &str,
+    errors: &mut Vec<Diagnostic>,
+) -> T {
+    let Some(written) = written else { return default };
+    match read(written.get_ref()) {
+        Ok(amount) => amount,
+        Err(error) => {
+            errors.push(Diagnostic::new(written.span(), error.to_string()).help(help));
+            default
+        }
+    }
+}
+
+fn count(written: Option<&Spanned<i64>>, default: u32, key: &str, errors: &mut Vec<Diagnostic>) -> u32 {
+    let Some(written) = written else { return default };
+    match u32::try_from(*written.get_ref()) {
+        Ok(count) if (1..=COUNT_MAX).contains(&count) => count,
+        _ => {
+            let bad = Diagnostic::new(written.span(), format!("`{key}` cannot be {}", written.get_ref()));
+            errors.push(bad.help(format!("write a whole number from 1 to {COUNT_MAX}")));
+            default
+        }
+    }
+}
+
+fn check_function(
+    name: &Spanned<String>,
+    file: FunctionFile,
+    shared: &Limits,
+    folder: &Path,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<FunctionSpec> {
+    let checked_name = check_name(name, "function", errors);
+    let limits = check_limits(&file.limits, shared, errors);
+    let routes = check_routes(name, file.routes, errors);
+    let outbound = check_outbound(file.outbound, errors);
+    let build = check_build(file.build, file.build_dir, folder, errors);
+    check_env(&file.env, errors);
+    let Some(component) = file.component else {
+        let missing = Diagnostic::new(name.span(), format!("the function `{}` has no component", name.get_ref()));
+        errors.push(missing.help("write `component = \"path/to/it.wasm\"`, relative to this file"));
+        return None;
+    };
+    let memory_span = place(file.limits.memory.as_ref(), component.span());
+    Some(FunctionSpec {
+        name: checked_name?,
+        component_span: component.span(),
+        memory_span,
+        component: folder.join(component.get_ref()),
+        build,
+        routes,
+        env: plain(file.env),
+        config: plain(file.config),
+        outbound,
+        limits,
+    })
+}
+
+fn plain(pairs: Vec<(Spanned<String>, Spanned<String>)>) -> Vec<(String, String)> {
+    pairs.into_iter().map(|(key, value)| (key.into_inner(), value.into_inner())).collect()
+}
+
+fn check_build(
+    command: Option<Spanned<String>>,
+    build_folder: Option<Spanned<String>>,
+    folder: &Path,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<Build> {
+    let span = place(build_folder.as_ref(), 0..0);
+    let build_folder = build_folder.map(Spanned::into_inner);
+    match command {
+        Some(command) => Some(Build {
+            command: command.into_inner(),
+            folder: build_folder.map_or_else(|| folder.to_owned(), |relative| folder.join(relative)),
+        }),
+        None => {
+            if build_folder.is_some() {
+                let alone = Diagnostic::new(span, "`build-dir` says where `build` runs, and there is no `build`");
+                errors.push(alone.help("add `build = \"…\"`, or take `build-dir` out"));
+            }
+            None
+        }
+    }
+}
+
+fn check_env(env: &[(Spanned<String>, Spanned<String>)], errors: &mut Vec<Diagnostic>) {
+    for (key, value) in env {
+        if key.get_ref().is_empty() || key.get_ref().contains(['=', '\0']) {
+            errors.push(Diagnostic::new(key.span(), "an environment variable has a name without `=`"));
+        }
+        if value.get_ref().contains('\0') {
+            errors.push(Diagnostic::new(value.span(), "an environment variable cannot hold a NUL"));
+        }
+    }
+}
+
+fn check_outbound(written: Option<Spanned<Vec<Spanned<String>>>>, errors: &mut Vec<Diagnostic>) -> OutboundGrants {
+    let mut grants = Vec::new();
+    for entry in written.map(Spanned::into_inner).unwrap_or_default() {
+        match OutboundGrant::parse(entry.get_ref()) {
+            Ok(grant) => grants.push(grant),
+            Err(error) => {
+                let bad = Diagnostic::new(entry.span(), error.to_string());
+                errors.push(
+                    bad.help("such as `https://api.example.com`, `https://*.example.com:*` or `http://127.0.0.1:8080`"),
+                );
+            }
+        }
+    }
+    OutboundGrants::new(grants)
+}
+
+fn check_routes(
+    name: &Spanned<String>,
+    written: Option<Spanned<Vec<Spanned<String>>>>,
+    errors: &mut Vec<Diagnostic>,
+) -> Vec<RouteSpec> {
+    const HELP: &str = "such as `GET /hello/{name}`, `/files/{*rest}` or `example.com/v1/{*rest}`";
+    let span = place(written.as_ref(), name.span());
+    let entries = written.map(Spanned::into_inner).unwrap_or_default();
+    if entries.is_empty() {
+        let none = Diagnostic::new(span, format!("the function `{}` has no route", name.get_ref()));
+        errors.push(none.help(format!("write `routes = [\"…\"]`, {HELP}")));
+    }
+    let mut routes = Vec::with_capacity(entries.len());
+    for entry in entries {
+        match RoutePattern::parse(entry.get_ref()) {
+            Ok(pattern) => routes.push(RouteSpec { pattern, span: entry.span() }),
+            Err(error) => errors.push(Diagnostic::new(entry.span(), error.to_string()).help(HELP)),
+        }
+    }
+    routes
+}
+
+/// Two routes that claim the same requests are a mistake, whoever declares them. Routes of different shape never do:
+/// the more exact one wins (`release::routes`).
+fn check_routes_differ(functions: &[FunctionSpec], errors: &mut Vec<Diagnostic>) {
+    let mut taken: HashMap<String, (&Name, Range<usize>)> = HashMap::new();
+    for function in functions {
+        for route in &function.routes {
+            let claim = claim_of(&route.pattern);
+            if let Some((owner, span)) = taken.get(&claim) {
+                let message = format!("`{}` claims the same requests as a route of `{owner}`", route.pattern);
+                let twice = Diagnostic::new(route.span.clone(), message)
+                    .other(span.clone(), format!("which `{owner}` has here"))
+                    .help("change one of them; names of parameters make no difference");
+                errors.push(twice);
+            } else {
+                taken.insert(claim, (&function.name, route.span.clone()));
+            }
+        }
+    }
+}
+
+/// A text that two patterns share if, and only if, they match the same requests.
+fn claim_of(pattern: &RoutePattern) -> String {
+    let method = pattern.method.as_deref().unwrap_or_default();
+    let host = pattern.host.as_ref().map(ToString::to_string).unwrap_or_default();
+    pattern.segments.iter().fold(format!("{method} {host}"), |claim, segment| match segment {
+        Segment::Static(text) => claim + "/" + text,
+        Segment::Param(_) => claim + "/{}",
+        Segment::Rest(_) => claim + "/{*}",
+    })
+}

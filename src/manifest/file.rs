@@ -1,0 +1,261 @@
+//! What functions.toml may say: its tables as they are written, with the place of every value.
+//!
+//! Nothing is resolved or defaulted here, and nothing is read but the text; `check` makes a `Manifest` of it. The
+//! tables are walked by hand rather than through serde so that one run reports every mistake in the file instead of
+//! the first. **Invariant:** a key that nobody asked for is an error.
+
+use super::diagnostic::{Diagnostic, did_you_mean};
+use std::cell::RefCell;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub(super) struct ManifestFile {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) host: HostFile,
+    pub(super) limits: LimitsFile,
+    /// In the order of the file.
+    pub(super) functions: Vec<(Spanned<String>, FunctionFile)>,
+}
+
+/// `[host]`
+#[derive(Debug, Default)]
+pub(super) struct HostFile {
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) state: Option<Spanned<String>>,
+    pub(super) concurrency: Option<Spanned<i64>>,
+    pub(super) connections: Option<Spanned<i64>>,
+    pub(super) header_timeout: Option<Spanned<String>>,
+    pub(super) shutdown_grace: Option<Spanned<String>>,
+    pub(super) server_timing: Option<Spanned<bool>>,
+}
+
+/// `[limits]` and `[functions.NAME.limits]`
+#[derive(Debug, Default)]
+pub(super) struct LimitsFile {
+    pub(super) timeout: Option<Spanned<String>>,
+    pub(super) cpu: Option<Spanned<String>>,
+    pub(super) memory: Option<Spanned<String>>,
+    pub(super) concurrency: Option<Spanned<i64>>,
+    pub(super) queue: Option<Spanned<i64>>,
+    pub(super) queue_wait: Option<Spanned<String>>,
+    pub(super) request_body: Option<Spanned<String>>,
+    pub(super) outbound_requests: Option<Spanned<i64>>,
+}
+
+/// `[functions.NAME]`
+#[derive(Debug, Default)]
+pub(super) struct FunctionFile {
+    pub(super) component: Option<Spanned<String>>,
+    pub(super) build: Option<Spanned<String>>,
+    pub(super) build_dir: Option<Spanned<String>>,
+    pub(super) routes: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) env: Vec<(Spanned<String>, Spanned<String>)>,
+    pub(super) config: Vec<(Spanned<String>, Spanned<String>)>,
+    pub(super) outbound: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) limits: LimitsFile,
+}
+
+/// Reads `source`. What could not be read is left out of the result and is among the errors.
+pub(super) fn read(source: &str) -> (ManifestFile, Vec<Diagnostic>) {
+    let (document, syntax) = DeTable::parse_recoverable(source);
+    if !syntax.is_empty() {
+        // What a recovering parser makes of a broken file would only be reported as more mistakes.
+        let errors = syntax.iter().map(|error| Diagnostic::new(error.span().unwrap_or(0..0), error.message()));
+        return (ManifestFile::default(), errors.collect());
+    }
+    let errors = RefCell::new(Vec::new());
+    let file = read_document(Table::new("the file", document.get_ref(), &errors));
+    (file, errors.into_inner())
+}
+
+fn read_document(mut table: Table<'_>) -> ManifestFile {
+    let file = ManifestFile {
+        name: table.string("name"),
+        host: table.table("host").map(read_host).unwrap_or_default(),
+        limits: table.table("limits").map(read_limits).unwrap_or_default(),
+        functions: table.table("functions").map(read_functions).unwrap_or_default(),
+    };
+    table.finish();
+    file
+}
+
+fn read_host(mut table: Table<'_>) -> HostFile {
+    let host = HostFile {
+        listen: table.string("listen"),
+        state: table.string("state"),
+        concurrency: table.integer("concurrency"),
+        connections: table.integer("connections"),
+        header_timeout: table.string("header-timeout"),
+        shutdown_grace: table.string("shutdown-grace"),
+        server_timing: table.boolean("server-timing"),
+    };
+    table.finish();
+    host
+}
+
+fn read_limits(mut table: Table<'_>) -> LimitsFile {
+    let limits = LimitsFile {
+        timeout: table.string("timeout"),
+        cpu: table.string("cpu"),
+        memory: table.string("memory"),
+        concurrency: table.integer("concurrency"),
+        queue: table.integer("queue"),
+        queue_wait: table.string("queue-wait"),
+        request_body: table.string("request-body"),
+        outbound_requests: table.integer("outbound-requests"),
+    };
+    table.finish();
+    limits
+}
+
+fn read_functions(table: Table<'_>) -> Vec<(Spanned<String>, FunctionFile)> {
+    let mut functions: Vec<_> = table
+        .entries
+        .iter()
+        .filter_map(|(key, value)| {
+            let what = format!("[functions.{}]", key.get_ref());
+            let Some(entries) = value.get_ref().as_table() else {
+                table.wrong_type(key.get_ref(), value, "a table");
+                return None;
+            };
+            Some((owned(key), read_function(Table::new(what, entries, table.errors))))
+        })
+        .collect();
+    // The parser sorts keys; people wrote them in another order.
+    functions.sort_by_key(|(name, _)| name.span().start);
+    functions
+}
+
+fn read_function(mut table: Table<'_>) -> FunctionFile {
+    let function = FunctionFile {
+        component: table.string("component"),
+        build: table.string("build"),
+        build_dir: table.string("build-dir"),
+        routes: table.strings("routes"),
+        env: table.string_map("env"),
+        config: table.string_map("config"),
+        outbound: table.strings("outbound"),
+        limits: table.table("limits").map(read_limits).unwrap_or_default(),
+    };
+    table.finish();
+    function
+}
+
+fn owned(text: &Spanned<std::borrow::Cow<'_, str>>) -> Spanned<String> {
+    Spanned::new(text.span(), text.get_ref().to_string())
+}
+
+/// A table under reading. It hands out its keys by type and reports what does not fit.
+struct Table<'f> {
+    what: String,
+    entries: &'f DeTable<'f>,
+    asked: Vec<&'static str>,
+    errors: &'f RefCell<Vec<Diagnostic>>,
+}
+
+impl<'f> Table<'f> {
+    fn new(what: impl Into<String>, entries: &'f DeTable<'f>, errors: &'f RefCell<Vec<Diagnostic>>) -> Self {
+        Self { what: what.into(), entries, asked: Vec::new(), errors }
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<&'f Spanned<DeValue<'f>>> {
+        self.asked.push(key);
+        self.entries.get(key)
+    }
+
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        let found = value.get_ref().type_str();
+        self.error(Diagnostic::new(value.span(), format!("`{key}` is {wanted}, and this is of type {found}")));
+    }
+
+    fn error(&self, diagnostic: Diagnostic) {
+        self.errors.borrow_mut().push(diagnostic);
+    }
+
+    fn string(&mut self, key: &'static str) -> Option<Spanned<String>> {
+        let value = self.get(key)?;
+        let text = as_string(value);
+        if text.is_none() {
+            self.wrong_type(key, value, "a string in quotes");
+        }
+        text
+    }
+
+    fn integer(&mut self, key: &'static str) -> Option<Spanned<i64>> {
+        let value = self.get(key)?;
+        let number = value.get_ref().as_integer().and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
+        if number.is_none() {
+            self.wrong_type(key, value, "a whole number");
+        }
+        number.map(|number| Spanned::new(value.span(), number))
+    }
+
+    fn boolean(&mut self, key: &'static str) -> Option<Spanned<bool>> {
+        let value = self.get(key)?;
+        let truth = value.get_ref().as_bool();
+        if truth.is_none() {
+            self.wrong_type(key, value, "`true` or `false`");
+        }
+        truth.map(|truth| Spanned::new(value.span(), truth))
+    }
+
+    fn strings(&mut self, key: &'static str) -> Option<Spanned<Vec<Spanned<String>>>> {
+        let value = self.get(key)?;
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of strings, as in [\"…\"]");
+            return None;
+        };
+        let mut texts = Vec::with_capacity(array.len());
+        for item in array.iter() {
+            match as_string(item) {
+                Some(text) => texts.push(text),
+                None => self.wrong_type(key, item, "a list of strings"),
+            }
+        }
+        Some(Spanned::new(value.span(), texts))
+    }
+
+    fn string_map(&mut self, key: &'static str) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let Some(table) = self.table(key) else { return Vec::new() };
+        let mut pairs = Vec::with_capacity(table.entries.len());
+        for (name, value) in table.entries {
+            match as_string(value) {
+                Some(text) => pairs.push((owned(name), text)),
+                None => table.wrong_type(name.get_ref(), value, "a string in quotes"),
+            }
+        }
+        pairs
+    }
+
+    fn table(&mut self, key: &'static str) -> Option<Table<'f>> {
+        let value = self.get(key)?;
+        let Some(entries) = value.get_ref().as_table() else {
+            self.wrong_type(key, value, "a table");
+            return None;
+        };
+        let what = if self.what == "the file" { format!("[{key}]") } else { format!("`{key}` of {}", self.what) };
+        Some(Table::new(what, entries, self.errors))
+    }
+
+    /// Reports the keys that nobody asked for.
+    fn finish(self) {
+        for (key, _) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.get_ref().as_ref())) {
+            let unknown = Diagnostic::new(key.span(), format!("unknown key `{}` in {}", key.get_ref(), self.what));
+            let help = did_you_mean(key.get_ref(), self.asked.iter().copied())
+                .unwrap_or_else(|| format!("the keys of {} are: {}", self.what, self.asked.join(", ")));
+            self.error(unknown.help(help));
+        }
+    }
+}
+
+fn as_string(value: &Spanned<DeValue<'_>>) -> Option<Spanned<String>> {
+    value.get_ref().as_str().map(|text| Spanned::new(value.span(), text.to_owned()))
+}
+
+/// The place of a value that may be missing: its own, or `fallback`.
+pub(super) fn place<T>(value: Option<&Spanned<T>>, fallback: Range<usize>) -> Range<usize> {
+    value.map_or(fallback, Spanned::span)
+}
