@@ -1,0 +1,3 @@
+//! What the host keeps in its state folder. Knows nothing of wasm or HTTP.
+
+pub mod artifacts;
