@@ -1,0 +1,17 @@
+//! The only floor that names wasmtime: engines, functions ready to run, sandboxes, and what crosses their boundary.
+//!
+//! **Invariant:** a sandbox serves one request. Everything that a request can do without is done when its function is
+//! loaded: compiling, linking, type checks, fitting into the pool.
+
+mod capability;
+pub mod component;
+pub mod engine;
+pub mod function;
+pub mod gate;
+pub mod invoke;
+mod limiter;
+mod meter;
+mod sandbox;
+mod upload;
+
+pub use meter::Usage;

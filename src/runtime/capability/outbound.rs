@@ -1,0 +1,304 @@
+//! `wasi:http` calls out: to whom a function was granted, over connections that are kept for its next request.
+//!
+//! Owns the connector, which holds every address against the grants *after* the name was resolved, and the mapping of
+//! what can go wrong to the errors a guest knows. **Invariant:** connections are pooled for each function by itself,
+//! so that none is ever used on another function's grant.
+
+use crate::grants::{OutboundGrants, Scheme};
+use bytes::Bytes;
+use http::{Method, Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, timeout};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// How long a connection may take, if the guest asks for nothing shorter.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an unused connection is kept, and how many to one host.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_PER_HOST_MAX: usize = 32;
+
+type PooledClient = Client<HttpsConnector<GrantedConnector>, WasiBody>;
+
+/// The certificates that are trusted: Mozilla's, compiled in. Read once for the whole host.
+static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // The builder refuses versions that a provider lacks, and ring has them all.
+    #[expect(clippy::expect_used, reason = "a constant configuration, tried by every test that calls out")]
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has TLS 1.2 and 1.3");
+    builder.with_webpki_roots().with_no_client_auth()
+});
+
+/// What a function calls out with. Its connections are made at the first call.
+pub(in crate::runtime) struct Outbound {
+    grants: Arc<OutboundGrants>,
+    client: Arc<OnceLock<PooledClient>>,
+}
+
+impl Outbound {
+    pub(in crate::runtime) fn new(grants: OutboundGrants) -> Self {
+        Self { grants: Arc::new(grants), client: Arc::default() }
+    }
+
+    /// One request's use of it: at most `requests_max` calls.
+    pub(in crate::runtime) fn hooks(&self, requests_max: u32) -> OutboundHooks {
+        OutboundHooks { grants: Arc::clone(&self.grants), client: Arc::clone(&self.client), left: requests_max }
+    }
+}
+
+/// What stands between one sandbox and the network.
+pub(in crate::runtime) struct OutboundHooks {
+    grants: Arc<OutboundGrants>,
+    client: Arc<OnceLock<PooledClient>>,
+    left: u32,
+}
+
+type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+
+impl WasiHttpHooks for OutboundHooks {
+    /// The client writes Host itself, as HTTP/1.1 or HTTP/2 want it.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        // Tells of failures in reading the response: there is nothing here that would want to know.
+        _response_result: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        if let Err(error) = self.admit(&request) {
+            return Box::new(async { Err(error) });
+        }
+        self.left -= 1;
+        let client = self.client.get_or_init(|| client(&self.grants)).clone();
+        Box::new(send(client, request, options.unwrap_or_default()))
+    }
+}
+
+impl OutboundHooks {
+    fn admit(&self, request: &Request<WasiBody>) -> Result<(), Error> {
+        let (scheme, host, port) = target(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
+        if request.method() == Method::CONNECT {
+            return Err(Error::HttpRequestMethodInvalid);
+        }
+        if !self.grants.allow_host(scheme, host, port) {
+            tracing::debug!(%scheme, host, port, "a call out was not granted");
+            return Err(Error::HttpRequestDenied);
+        }
+        if self.left == 0 {
+            return Err(Error::ConnectionLimitReached);
+        }
+        Ok(())
+    }
+}
+
+/// Whom a URI means: scheme, host, port. Nothing for one with user information, which no server should see.
+fn target(uri: &Uri) -> Option<(Scheme, &str, u16)> {
+    let scheme = match uri.scheme_str()? {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return None,
+    };
+    let authority = uri.authority()?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return None;
+    }
+    Some((scheme, authority.host(), authority.port_u16().unwrap_or(scheme.default_port())))
+}
+
+fn client(grants: &Arc<OutboundGrants>) -> PooledClient {
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(TLS.clone())
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(GrantedConnector { grants: Arc::clone(grants) });
+    Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .build(connector)
+}
+
+async fn send(client: PooledClient, request: Request<WasiBody>, options: RequestOptions) -> Sent {
+    // The pool connects when it has to, so both bounds hold for the way to the first byte.
+    let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT).min(CONNECT_TIMEOUT);
+    let exchange = client.request(request);
+    let answered = match options.first_byte_timeout {
+        Some(first_byte) => {
+            timeout(connect.saturating_add(first_byte), exchange).await.map_err(|_| Error::ConnectionReadTimeout)?
+        }
+        None => exchange.await,
+    };
+    let response = answered.map_err(|error| explain(&error))?;
+    let between_bytes = options.between_bytes_timeout;
+    let response = response.map(|body| Answer { body, between_bytes, sleep: None }.boxed_unsync());
+    Ok((response, Box::new(async { Ok(()) })))
+}
+
+/// What went wrong, in the words of `wasi:http`: the innermost cause that has one.
+fn explain(error: &(dyn StdError + 'static)) -> Error {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(connect) = error.downcast_ref::<ConnectError>() {
+            return connect.as_wasi();
+        }
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return match tls {
+                rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
+                _ => Error::TlsProtocolError,
+            };
+        }
+        if let Some(own) = error.downcast_ref::<Error>() {
+            return match own {
+                // The guest's own upload to the other side failed; how is in the error it was given.
+                Error::HttpRequestBodySize(size) => Error::HttpRequestBodySize(*size),
+                _ => Error::HttpProtocolError,
+            };
+        }
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            // rustls comes wrapped in one.
+            if let Some(inner) = io.get_ref() {
+                cause = Some(inner);
+                continue;
+            }
+            return match io.kind() {
+                io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+                io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+                _ => Error::ConnectionTerminated,
+            };
+        }
+        if let Some(hyper) = error.downcast_ref::<hyper::Error>()
+            && hyper.is_incomplete_message()
+        {
+            return Error::HttpResponseIncomplete;
+        }
+        cause = error.source();
+    }
+    Error::HttpProtocolError
+}
+
+/// Connects to granted addresses alone.
+#[derive(Clone)]
+struct GrantedConnector {
+    grants: Arc<OutboundGrants>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("the address is not granted")]
+    Denied,
+    #[error("the URI names no host")]
+    NoHost,
+    #[error("the name does not resolve: {0}")]
+    Dns(io::Error),
+    #[error("no connection: {0}")]
+    Connect(io::Error),
+    #[error("no connection in time")]
+    TimedOut,
+}
+
+impl ConnectError {
+    fn as_wasi(&self) -> Error {
+        match self {
+            Self::Denied => Error::HttpRequestDenied,
+            Self::NoHost => Error::HttpRequestUriInvalid,
+            Self::Dns(error) => Error::DnsError { rcode: Some(error.kind().to_string()), info_code: None },
+            Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+            Self::Connect(_) => Error::DestinationUnavailable,
+            Self::TimedOut => Error::ConnectionTimeout,
+        }
+    }
+}
+
+impl tower_service::Service<Uri> for GrantedConnector {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let grants = Arc::clone(&self.grants);
+        Box::pin(async move {
+            let (scheme, host, port) = target(&uri).ok_or(ConnectError::NoHost)?;
+            timeout(CONNECT_TIMEOUT, connect(&grants, scheme, host, port)).await.map_err(|_| ConnectError::TimedOut)?
+        })
+    }
+}
+
+async fn connect(
+    grants: &OutboundGrants,
+    scheme: Scheme,
+    host: &str,
+    port: u16,
+) -> Result<TokioIo<TcpStream>, ConnectError> {
+    let bare_host = host.trim_start_matches('[').trim_end_matches(']');
+    let resolved: Vec<SocketAddr> =
+        tokio::net::lookup_host((bare_host, port)).await.map_err(ConnectError::Dns)?.collect();
+    // Held against the grants here, after resolving and on the very addresses that are connected to: a name that
+    // changes its mind between two look-ups gains nothing.
+    let granted = resolved.iter().filter(|address| grants.allow_address(scheme, host, address.ip(), port));
+    let mut failure = ConnectError::Denied;
+    for address in granted {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Small requests must not wait for the acknowledgement of the one before (Nagle).
+                stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+                return Ok(TokioIo::new(stream));
+            }
+            Err(error) => failure = ConnectError::Connect(error),
+        }
+    }
+    Err(failure)
+}
+
+/// A response's body, with the guest's bound on the time between two reads.
+struct Answer {
+    body: Incoming,
+    between_bytes: Option<Duration>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.sleep = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| explain(&error))));
+        }
+        let Some(limit) = self.between_bytes else { return Poll::Pending };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(sleep.as_mut().poll(cx));
+        Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

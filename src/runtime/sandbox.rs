@@ -1,0 +1,93 @@
+//! What exists for one request and is never used twice.
+//!
+//! A [`Sandbox`] is a wasmtime store with everything that its guest can reach, so [`State`] is the whole answer to
+//! "what can a function touch?". Made when a request is admitted, dropped when its response has ended.
+//!
+//! **Invariant:** the permit is given back after the store is gone: its slot in the pool is free before anyone else
+//! may ask for one.
+
+use super::capability::{Config, outbound::OutboundHooks, stdio::Stdio};
+use super::engine::Alive;
+use super::function::Function;
+use super::gate::Permit;
+use super::limiter::Limiter;
+use super::meter::Meter;
+use std::sync::Arc;
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// The most things of the host that a guest may hold at once: streams, bodies, headers, requests.
+const RESOURCES_MAX: usize = 4096;
+/// The most bytes of one set of headers, as they lie in memory.
+const FIELDS_BYTES_MAX: usize = 64 << 10;
+/// The most bytes of lists and strings that one call may bring into the host.
+const CALL_BYTES_MAX: usize = 16 << 20;
+
+/// One request's sandbox. The order of the fields is the order in which they go.
+pub(super) struct Sandbox {
+    pub(super) store: Store<State>,
+    _permit: Permit,
+    _alive: Alive,
+}
+
+/// What a guest can reach.
+pub(super) struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    outbound: OutboundHooks,
+    config: Arc<[(String, String)]>,
+    limiter: Limiter,
+}
+
+impl Sandbox {
+    /// A fresh one for `function`.
+    pub(super) fn new(function: &Function, permit: Permit, meter: &Arc<Meter>, stdio: Stdio) -> Self {
+        let mut wasi = WasiCtx::builder();
+        wasi.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr);
+        wasi.envs(&function.env).envs(&stdio.env).args(&stdio.args);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES_MAX);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let state = State {
+            wasi: wasi.build(),
+            http,
+            table,
+            outbound: function.outbound.hooks(function.limits.outbound_requests),
+            config: Arc::clone(&function.config),
+            limiter: Limiter::new(function.limits.memory_bytes, Arc::clone(meter)),
+        };
+        let mut store = Store::new(&function.engine, state);
+        store.set_hostcall_fuel(CALL_BYTES_MAX);
+        store.limiter(|state| &mut state.limiter);
+        // At each epoch the guest gives others a turn, and ends if it used up its time.
+        store.set_epoch_deadline(1);
+        let meter = Arc::clone(meter);
+        store.epoch_deadline_callback(move |_| {
+            meter.check_running()?;
+            Ok(UpdateDeadline::Yield(1))
+        });
+        Self { store, _permit: permit, _alive: function.clock.alive() }
+    }
+}
+
+impl State {
+    /// The function's configuration, for `wasi:config`.
+    pub(super) fn config(&mut self) -> Config<'_> {
+        Config(&self.config)
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}
