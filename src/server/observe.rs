@@ -1,0 +1,220 @@
+//! What is known of a request: its id, its clock, and at the end its receipt.
+//!
+//! **Invariant:** every request that was begun ends in exactly one receipt, however it ends: an [`Observation`] that is
+//! dropped is one whose client went away.
+
+use super::Host;
+use super::summary::Summary;
+use crate::names::RequestId;
+use crate::receipt::{Outcome, Phases, Receipt};
+use crate::release::Route;
+use crate::runtime::function::Function;
+use crate::runtime::invoke::{GuestBody, InvokeError, Measure};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Where receipts go.
+pub(super) struct Observer {
+    pub(super) summary: Summary,
+    server_timing: bool,
+}
+
+impl Observer {
+    pub(super) fn new(summary: Summary, server_timing: bool) -> Self {
+        Self { summary, server_timing }
+    }
+
+    fn record(&self, receipt: &Receipt, function_index: Option<usize>, method: &Method) {
+        self.summary.record(receipt, function_index);
+        let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
+        tracing::info!(
+            target: "receipt",
+            request_id = %receipt.request_id,
+            function = receipt.function.as_ref().map(tracing::field::display),
+            kind = receipt.kind.map(|kind| kind.as_str()),
+            method = method.as_str(),
+            status = receipt.status,
+            outcome = receipt.outcome.as_str(),
+            queue_us = micros(receipt.phases.queue),
+            store_us = micros(receipt.phases.store),
+            instantiate_us = micros(receipt.phases.instantiate),
+            handler_us = micros(receipt.phases.handler),
+            body_us = micros(receipt.phases.body),
+            cpu_us = micros(receipt.cpu),
+            memory_peak_bytes = receipt.memory_peak_bytes,
+            bytes_in = receipt.bytes_in,
+            bytes_out = receipt.bytes_out,
+        );
+    }
+}
+
+/// One request, from its head to its receipt.
+pub(super) struct Observation(Option<Box<Observed>>);
+
+struct Observed {
+    host: Arc<Host>,
+    request_id: RequestId,
+    method: Method,
+    began: Instant,
+    function: Option<(Arc<Function>, usize)>,
+    measure: Option<Measure>,
+    head_at: Option<Instant>,
+    status: u16,
+    bytes_out: u64,
+}
+
+impl Observation {
+    pub(super) fn begin<B>(host: Arc<Host>, request: &Request<B>) -> Self {
+        Self(Some(Box::new(Observed {
+            host,
+            request_id: RequestId::new(),
+            method: request.method().clone(),
+            began: Instant::now(),
+            function: None,
+            measure: None,
+            head_at: None,
+            status: 0,
+            bytes_out: 0,
+        })))
+    }
+
+    pub(super) fn request_id(&self) -> RequestId {
+        self.0.as_ref().map(|observed| observed.request_id).unwrap_or_default()
+    }
+
+    pub(super) fn function_name(&self) -> Option<&str> {
+        self.0.as_ref()?.function.as_ref().map(|(function, _)| function.name.as_str())
+    }
+
+    /// A route was found.
+    pub(super) fn found(&mut self, route: &Route) {
+        self.note(|observed| observed.function = Some((Arc::clone(&route.function), route.function_index)));
+    }
+
+    /// A permit was had; `measure` counts from now.
+    pub(super) fn admitted(&mut self, measure: Measure) {
+        self.note(|observed| observed.measure = Some(measure));
+    }
+
+    /// There is a response head.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.note(|observed| {
+            observed.head_at = Some(Instant::now());
+            observed.status = status.as_u16();
+        });
+    }
+
+    pub(super) fn add_bytes_out(&mut self, bytes: u64) {
+        self.note(|observed| observed.bytes_out += bytes);
+    }
+
+    /// Writes the request id and, if wanted, the phases known by now into a response's headers.
+    pub(super) fn sign(&self, headers: &mut HeaderMap) {
+        let Some(observed) = &self.0 else { return };
+        if let Ok(id) = HeaderValue::from_str(observed.request_id.encode(&mut [0; 32])) {
+            headers.insert(REQUEST_ID, id);
+        }
+        if observed.host.observer.server_timing
+            && observed.measure.is_some()
+            && let Ok(timing) = HeaderValue::from_str(&server_timing(&observed.phases(Instant::now())))
+        {
+            // A guest may have timings of its own.
+            headers.append(SERVER_TIMING, timing);
+        }
+    }
+
+    /// Logs why a guest failed, for the operator: the client gets the code alone.
+    pub(super) fn log_failure(&self, error: &InvokeError) {
+        let function = self.function_name().unwrap_or_default();
+        tracing::warn!(request_id = %self.request_id(), function, code = error.outcome().as_str(), "{error}");
+    }
+
+    /// The client needs no more of `body`. If the guest still works, it finishes in a task of the host's, within its
+    /// limits, and the receipt is written then.
+    pub(super) fn finish_unread(self, body: GuestBody) {
+        let Some(tail) = body.into_tail() else { return self.end(Outcome::Ok) };
+        let Some(host) = self.0.as_ref().map(|observed| Arc::clone(&observed.host)) else { return };
+        host.tasks.spawn(async move {
+            match tail.finish().await {
+                Ok(()) => self.end(Outcome::Ok),
+                Err(error) => {
+                    self.log_failure(&error);
+                    self.end(error.outcome());
+                }
+            }
+        });
+    }
+
+    /// Writes the receipt.
+    pub(super) fn end(mut self, outcome: Outcome) {
+        self.write_receipt(outcome);
+    }
+
+    fn write_receipt(&mut self, outcome: Outcome) {
+        let Some(observed) = self.0.take() else { return };
+        let usage = observed.measure.as_ref().map(Measure::usage).unwrap_or_default();
+        let receipt = Receipt {
+            request_id: observed.request_id,
+            function: observed.function.as_ref().map(|(function, _)| function.name.clone()),
+            kind: observed.function.as_ref().map(|(function, _)| function.kind()),
+            outcome,
+            status: observed.status,
+            phases: observed.phases(Instant::now()),
+            cpu: usage.cpu,
+            memory_peak_bytes: usage.memory_peak_bytes,
+            bytes_in: usage.bytes_in,
+            bytes_out: observed.bytes_out,
+        };
+        let index = observed.function.as_ref().map(|(_, index)| *index);
+        observed.host.observer.record(&receipt, index, &observed.method);
+    }
+
+    fn note(&mut self, change: impl FnOnce(&mut Observed)) {
+        if let Some(observed) = &mut self.0 {
+            change(observed);
+        }
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        self.write_receipt(Outcome::ClientGone);
+    }
+}
+
+impl Observed {
+    /// The phases as they stand at `now`.
+    fn phases(&self, now: Instant) -> Phases {
+        let Some(measure) = &self.measure else {
+            let until = self.head_at.unwrap_or(now);
+            return Phases { queue: until.saturating_duration_since(self.began), ..Phases::default() };
+        };
+        let (store, instantiate) = (measure.store(), measure.instantiate());
+        let head_at = self.head_at.unwrap_or(now);
+        let since_permit = head_at.saturating_duration_since(measure.began());
+        Phases {
+            queue: measure.began().saturating_duration_since(self.began),
+            store,
+            instantiate,
+            handler: since_permit.saturating_sub(store + instantiate),
+            body: now.saturating_duration_since(head_at),
+        }
+    }
+}
+
+/// The phases before the head, as `Server-Timing` has them: milliseconds (W3C Server Timing).
+fn server_timing(phases: &Phases) -> String {
+    let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
+    format!(
+        "queue;dur={:.4}, store;dur={:.4}, instantiate;dur={:.4}, handler;dur={:.4}",
+        millis(phases.queue),
+        millis(phases.store),
+        millis(phases.instantiate),
+        millis(phases.handler),
+    )
+}

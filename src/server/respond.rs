@@ -1,0 +1,213 @@
+//! The one place where an outcome becomes a status, and where a guest's answer becomes the client's.
+//!
+//! Errors are `application/problem+json` (RFC 9457) with a stable `code`; what went wrong in detail is in the log under
+//! the same request id, and never in the body. **Invariant:** no wildcard arm: a new outcome must choose its status.
+
+use super::ingress::strip_host_headers;
+use super::observe::Observation;
+use crate::receipt::Outcome;
+use crate::runtime::gate::Refused;
+use crate::runtime::invoke::{GuestBody, InvokeError};
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+/// The status of an outcome, and what a client is told about it.
+fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
+    match outcome {
+        Outcome::Ok => (StatusCode::OK, ""),
+        Outcome::BadRequest => (StatusCode::BAD_REQUEST, "The request is malformed."),
+        Outcome::NoRoute => (StatusCode::NOT_FOUND, "No function has a route for this host and path."),
+        Outcome::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "This path is answered for other methods."),
+        Outcome::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The upload is larger than the function takes."),
+        Outcome::Busy => (StatusCode::SERVICE_UNAVAILABLE, "The function is busy; try again."),
+        Outcome::Trap => (StatusCode::BAD_GATEWAY, "The function failed."),
+        Outcome::NoResponse => (StatusCode::BAD_GATEWAY, "The function gave no response."),
+        Outcome::GuestError => (StatusCode::BAD_GATEWAY, "The function answered with an error."),
+        Outcome::MemoryLimit => (StatusCode::BAD_GATEWAY, "The function ran out of memory."),
+        Outcome::Timeout => (StatusCode::GATEWAY_TIMEOUT, "The function did not finish in time."),
+        Outcome::CpuLimit => (StatusCode::GATEWAY_TIMEOUT, "The function used up its CPU time."),
+        Outcome::Host => (StatusCode::INTERNAL_SERVER_ERROR, "The host could not run the function."),
+        // Nobody is there to read it; 499 is what logs have for it since nginx.
+        Outcome::ClientGone => (StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST), ""),
+    }
+}
+
+/// What a client reads of a failure (RFC 9457, 3).
+#[derive(serde::Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<&'a str>,
+    request_id: &'a str,
+}
+
+/// A request that no guest saw.
+pub(super) fn refusal(observed: Observation, outcome: Outcome, close: bool) -> Response<Body> {
+    problem(observed, outcome, HeaderMap::new(), close)
+}
+
+/// 405, with the methods that would do (RFC 9110, 15.5.6).
+pub(super) fn wrong_method(observed: Observation, allow: &[String], close: bool) -> Response<Body> {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(&allow.join(", ")) {
+        headers.insert(ALLOW, value);
+    }
+    problem(observed, Outcome::NoMethod, headers, close)
+}
+
+/// 503, with the time after which to try again (RFC 9110, 10.2.3).
+pub(super) fn busy(observed: Observation, refused: Refused, queue_wait: Duration, close: bool) -> Response<Body> {
+    tracing::debug!(request_id = %observed.request_id(), "{refused}");
+    let mut headers = HeaderMap::new();
+    let seconds = queue_wait.as_secs() + u64::from(queue_wait.subsec_nanos() > 0);
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    problem(observed, Outcome::Busy, headers, close)
+}
+
+/// A guest that did not answer.
+pub(super) fn failure(observed: Observation, error: &InvokeError, close: bool) -> Response<Body> {
+    observed.log_failure(error);
+    problem(observed, error.outcome(), HeaderMap::new(), close)
+}
+
+fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<Body> {
+    let (status, detail) = status_and_detail(outcome);
+    observed.answered(status);
+    let mut id = [0; 32];
+    let body = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        detail,
+        code: outcome.as_str(),
+        function: observed.function_name(),
+        request_id: observed.request_id().encode(&mut id),
+    };
+    // Strings and numbers cannot fail to become JSON.
+    let body = serde_json::to_vec(&body).unwrap_or_default();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if close || outcome == Outcome::BodyTooLarge {
+        // The rest of an upload that nobody wants is not read either.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    observed.sign(&mut headers);
+    observed.add_bytes_out(body.len() as u64);
+    observed.end(outcome);
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Whether a response to this method has no body, whatever it says (RFC 9110, 9.3.2).
+pub(super) fn sends_no_body(method: &Method) -> bool {
+    method == Method::HEAD
+}
+
+/// A guest's answer.
+pub(super) fn answer(
+    mut observed: Observation,
+    response: Response<GuestBody>,
+    bodiless: bool,
+    close: bool,
+) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    strip_host_headers(&mut parts.headers);
+    observed.answered(parts.status);
+    observed.sign(&mut parts.headers);
+    if close {
+        // HTTP/2 has no such header, and hyper takes it out there.
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let no_body = bodiless || parts.status == StatusCode::NO_CONTENT || parts.status == StatusCode::NOT_MODIFIED;
+    if no_body {
+        let length = body.size_hint().exact();
+        if let (true, Some(length), false) = (bodiless, length, parts.headers.contains_key(CONTENT_LENGTH)) {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        observed.finish_unread(body);
+        return Response::from_parts(parts, Body::empty());
+    }
+    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let expected = declared.or_else(|| body.size_hint().exact());
+    let body = ObservedBody { reading: Some(Reading { body, observed }), sent: 0, expected };
+    Response::from_parts(parts, Body::new(body))
+}
+
+/// A guest's body on its way to the client, and the receipt that is written when it ends.
+struct ObservedBody {
+    /// Nothing once it has ended.
+    reading: Option<Reading>,
+    sent: u64,
+    /// How many bytes there are to be, where that is known.
+    expected: Option<u64>,
+}
+
+struct Reading {
+    body: GuestBody,
+    observed: Observation,
+}
+
+impl http_body::Body for ObservedBody {
+    type Data = Bytes;
+    type Error = InvokeError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
+        let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
+        match ready!(Pin::new(&mut reading.body).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                reading.observed.add_bytes_out(length);
+                self.sent += length;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                if let Some(reading) = self.reading.take() {
+                    reading.observed.log_failure(&error);
+                    reading.observed.end(error.outcome());
+                }
+                // The connection is cut, or the stream reset, so that the client can tell.
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                if let Some(reading) = self.reading.take() {
+                    reading.observed.finish_unread(reading.body);
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reading.as_ref().is_none_or(|reading| reading.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.reading.as_ref().map_or(SizeHint::with_exact(0), |reading| reading.body.size_hint())
+    }
+}
+
+impl Drop for ObservedBody {
+    fn drop(&mut self) {
+        let Some(reading) = self.reading.take() else { return };
+        // A connection stops reading at the last byte that was announced, and need not ask for the end.
+        let complete = reading.body.has_ended() || self.expected.is_some_and(|expected| self.sent >= expected);
+        if complete {
+            reading.observed.finish_unread(reading.body);
+        } else {
+            // The guest goes with its body; nobody is there for whom it could work.
+            drop(reading.body);
+            reading.observed.end(Outcome::ClientGone);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Work that is not part of waiting for something: connections, and guests that work on after their response.
+//!
+//! **Invariant:** every spawned task belongs to a [`Tasks`], which stops them all when it is dropped.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// The tasks of a host.
+#[derive(Default)]
+pub(super) struct Tasks(Mutex<JoinSet<()>>);
+
+impl Tasks {
+    /// Runs `task`.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that ended are let go of here, so the set holds no more than are running and a few.
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task panicked");
+            }
+        }
+        tasks.spawn(task);
+    }
+
+    /// Waits until all have ended, at most for `grace`; says how many had not, and stops those.
+    pub(super) async fn finish_within(&self, grace: Duration) -> usize {
+        let deadline = tokio::time::Instant::now() + grace;
+        // A connection that ends may leave a guest's last work behind, so it is asked until nothing is left.
+        loop {
+            let mut tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+            if tasks.is_empty() {
+                return 0;
+            }
+            let all = async { while tasks.join_next().await.is_some() {} };
+            if tokio::time::timeout_at(deadline, all).await.is_err() {
+                let late = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+                let left = tasks.len() + late.len();
+                drop((tasks, late));
+                return left;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_are_waited_for_and_then_stopped() {
+        let tasks = Arc::new(Tasks::default());
+        let inner = Arc::clone(&tasks);
+        tasks.spawn(async move { inner.spawn(tokio::time::sleep(Duration::from_secs(1))) });
+        assert_eq!(tasks.finish_within(Duration::from_secs(5)).await, 0);
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async {});
+        assert_eq!(tasks.finish_within(Duration::from_secs(5)).await, 1);
+    }
+}
