@@ -1,0 +1,74 @@
+//! The command line: one file per command, and what they share.
+//!
+//! Exit codes: 0 done; 1 it could not be done, with one error on stderr; 2 the command line makes no sense.
+
+mod build;
+mod check;
+mod logging;
+mod progress;
+mod routes;
+mod up;
+
+use crate::manifest::Manifest;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Serves functions written as WebAssembly components, each request in a fresh sandbox.
+#[derive(Debug, Parser)]
+#[command(name = "fnhost", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build, install and serve the functions of functions.toml.
+    Up(up::UpArgs),
+    /// Build the functions of functions.toml.
+    Build(ManifestArgs),
+    /// Find everything that `up` would refuse, without serving.
+    Check(check::CheckArgs),
+    /// List the routes, with the kinds and limits of their functions.
+    Routes(ManifestArgs),
+}
+
+/// Which functions.toml.
+#[derive(Debug, Args)]
+struct ManifestArgs {
+    /// The file that describes the app.
+    #[arg(short, long, value_name = "FILE", default_value = "functions.toml")]
+    config: PathBuf,
+}
+
+impl ManifestArgs {
+    fn read(&self) -> anyhow::Result<Manifest> {
+        Manifest::read(&self.config).map_err(|error| {
+            let missing = matches!(&error, crate::manifest::ManifestError::Unreadable { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound);
+            let error = anyhow::Error::msg(error.to_string());
+            if missing { error.context("no functions.toml here; run fnhost in its folder, or name it with -c FILE") } else { error }
+        })
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Up(args) => up::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Routes(args) => routes::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the one error of a command that failed")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

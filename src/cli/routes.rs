@@ -1,0 +1,57 @@
+//! `fnhost routes`
+
+use super::ManifestArgs;
+use crate::limits::{Limits, show_duration, show_size};
+use crate::manifest::FunctionSpec;
+use crate::runtime::component;
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+pub(super) fn run(args: &ManifestArgs) -> anyhow::Result<()> {
+    let manifest = args.read()?;
+    let mut rows = vec![["METHOD", "HOST", "PATH", "FUNCTION", "KIND", "LIMITS"].map(str::to_owned)];
+    for spec in &manifest.functions {
+        let kind = kind_of(spec);
+        rows.extend(spec.routes.iter().map(|route| {
+            [
+                route.pattern.method.clone().unwrap_or_else(|| "any".to_owned()),
+                route.pattern.host.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string),
+                route.pattern.path(),
+                spec.name.to_string(),
+                kind.clone(),
+                show_limits(&spec.limits),
+            ]
+        }));
+    }
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..6).map(width).collect();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
+    Ok(())
+}
+
+/// The kind of a component, or why it has none yet.
+fn kind_of(spec: &FunctionSpec) -> String {
+    match std::fs::read(&spec.component) {
+        Ok(bytes) => match component::inspect(&bytes) {
+            Ok(component) => component.kind.as_str().to_owned(),
+            Err(_) => "invalid".to_owned(),
+        },
+        Err(_) => "not built".to_owned(),
+    }
+}
+
+fn show_limits(limits: &Limits) -> String {
+    format!(
+        "timeout {}, cpu {}, memory {}, concurrency {}, queue {} for {}, body {}, outbound {}",
+        limits.timeout.map_or_else(|| "none".to_owned(), show_duration),
+        show_duration(limits.cpu),
+        show_size(limits.memory_bytes),
+        limits.concurrency,
+        limits.queue,
+        show_duration(limits.queue_wait),
+        show_size(limits.request_body_bytes),
+        limits.outbound_requests,
+    )
+}

@@ -1,0 +1,79 @@
+//! `fnhost up`
+
+use super::logging::{self, Format};
+use super::progress::Waiting;
+use super::{ManifestArgs, build};
+use crate::release::install;
+use crate::server::{self, Host};
+use anyhow::Context as _;
+use clap::Args;
+use std::net::SocketAddr;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The arguments of `up`.
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    #[command(flatten)]
+    manifest: ManifestArgs,
+    /// Where to listen, in place of what functions.toml says; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Serve what is built already.
+    #[arg(long)]
+    no_build: bool,
+    /// How log lines look, on stderr. FNHOST_LOG sets what is logged, as in `FNHOST_LOG=warn,guest=info`.
+    #[arg(long, value_enum, default_value = "text")]
+    log: Format,
+}
+
+pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
+    let mut manifest = args.manifest.read()?;
+    if let Some(listen) = args.listen {
+        manifest.host.listen = listen;
+    }
+    let _log = logging::start(args.log);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let listen = manifest.host.listen;
+        // The port first: to learn that it is taken, nobody should have to wait for a build.
+        let socket = server::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+        if !args.no_build {
+            build::build_all(&manifest)?;
+        }
+        let waiting = Waiting::new();
+        let release = install::install(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
+        drop(waiting);
+        let stop = stop_signal()?;
+        let listener = server::listen(socket).with_context(|| format!("cannot listen on {listen}"))?;
+        announce(listener.local_addr()?);
+        let host = Host::new(release, manifest.host.clone());
+        let cut_off = server::serve(std::sync::Arc::clone(&host), listener, stop).await;
+        if cut_off > 0 {
+            tracing::warn!(connections = cut_off, "the grace was over and not everything had finished");
+        }
+        print_summary(&host);
+        Ok(())
+    })
+}
+
+/// The first line on stdout: whoever started the host may be waiting for it. It can be called from here on.
+#[expect(clippy::print_stdout, reason = "an interface")]
+fn announce(address: SocketAddr) {
+    println!("listening on http://{address}");
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn print_summary(host: &Host) {
+    print!("{}", host.summary());
+}
+
+/// Completes when the process is asked to end: SIGTERM, or Ctrl-C.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
