@@ -1,0 +1,240 @@
+//! A route for each sin, to show that the host survives them all. Not an example of how to write a function.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use wasip2::clocks::monotonic_clock;
+use wasip2::http::types::{ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::io::streams::OutputStream;
+
+wasip2::http::proxy::export!(Misbehave);
+
+struct Misbehave;
+
+impl wasip2::exports::http::incoming_handler::Guest for Misbehave {
+    fn handle(request: IncomingRequest, answer: ResponseOutparam) {
+        let target = request.path_with_query().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let number: u64 = query.split_once('=').and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
+        match path.strip_prefix("/misbehave/").unwrap_or_default() {
+            "spin" => spin(answer, number),
+            "spin-after-head" => spin_after_head(answer),
+            "grow" => grow(answer),
+            "grow-and-survive" => grow_and_survive(answer),
+            "trap" => core::arch::wasm32::unreachable(),
+            "panic" => panic!("on purpose"),
+            "exit" => std::process::exit(i32::try_from(number).unwrap_or(1)),
+            "silent" => drop(answer),
+            "error-code" => ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("on purpose".to_owned())))),
+            "hang" => hang(),
+            "hang-after-head" => hang_after_head(answer),
+            "panic-in-mid-stream" => panic_in_mid_stream(answer),
+            "unfinished" => unfinished(answer),
+            "short" => short(answer),
+            "flood" => flood(answer, number),
+            "endless-line" => endless_line(answer, number),
+            "counter" => counter(answer),
+            "fill" => fill(answer),
+            "scan" => scan(answer),
+            "work-on" => work_on(answer, number),
+            "host-headers" => host_headers(answer),
+            "request-headers" => request_headers(&request, answer),
+            "ignore-upload" => respond(answer, "ignored\n"),
+            other => respond(answer, &format!("no such sin: {other}\n")),
+        }
+    }
+}
+
+fn respond(answer: ResponseOutparam, text: &str) {
+    let (body, stream) = begin(answer, Fields::new());
+    write(&stream, text.as_bytes());
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+fn begin(answer: ResponseOutparam, headers: Fields) -> (OutgoingBody, OutputStream) {
+    let response = OutgoingResponse::new(headers);
+    let body = response.body().expect("the first time");
+    ResponseOutparam::set(answer, Ok(response));
+    let stream = body.write().expect("the first time");
+    (body, stream)
+}
+
+fn write(stream: &OutputStream, bytes: &[u8]) {
+    for chunk in bytes.chunks(4096) {
+        // A client that went away is found out about elsewhere.
+        let _ = stream.blocking_write_and_flush(chunk);
+    }
+}
+
+fn spin_for(millis: u64) {
+    let began = Instant::now();
+    while millis == 0 || began.elapsed() < Duration::from_millis(millis) {
+        std::hint::black_box(began);
+    }
+}
+
+/// For `?ms=`, or for ever.
+fn spin(answer: ResponseOutparam, millis: u64) {
+    if millis == 0 {
+        // No call to the host at all.
+        let mut turns = 0_u64;
+        loop {
+            turns = std::hint::black_box(turns.wrapping_add(1));
+        }
+    }
+    spin_for(millis);
+    respond(answer, "spun\n");
+}
+
+fn spin_after_head(answer: ResponseOutparam) {
+    let (_body, stream) = begin(answer, Fields::new());
+    write(&stream, b"a beginning\n");
+    spin_for(0);
+}
+
+fn grow(answer: ResponseOutparam) {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(vec![1_u8; 1 << 20]);
+        if hoard.len() > 1 << 16 {
+            break;
+        }
+    }
+    respond(answer, &format!("{} MiB\n", hoard.len()));
+}
+
+fn grow_and_survive(answer: ResponseOutparam) {
+    let mut pages = 0;
+    while core::arch::wasm32::memory_grow::<0>(16) != usize::MAX {
+        pages += 16;
+    }
+    respond(answer, &format!("refused after {} KiB\n", pages * 64));
+}
+
+fn wait(millis: u64) {
+    monotonic_clock::subscribe_duration(millis * 1_000_000).block();
+}
+
+fn hang() {
+    loop {
+        wait(3_600_000);
+    }
+}
+
+fn hang_after_head(answer: ResponseOutparam) {
+    let (_body, stream) = begin(answer, Fields::new());
+    write(&stream, b"a beginning\n");
+    hang();
+}
+
+fn panic_in_mid_stream(answer: ResponseOutparam) {
+    let (_body, stream) = begin(answer, Fields::new());
+    for part in 0..3 {
+        write(&stream, format!("part {part}\n").as_bytes());
+        wait(10);
+    }
+    panic!("in mid-stream, on purpose");
+}
+
+/// Returns with a body that was begun and dropped.
+fn unfinished(answer: ResponseOutparam) {
+    let (body, stream) = begin(answer, Fields::new());
+    write(&stream, b"a beginning\n");
+    drop(stream);
+    drop(body);
+}
+
+/// Promises more bytes than it sends.
+fn short(answer: ResponseOutparam) {
+    let headers = Fields::from_list(&[("content-length".to_owned(), b"100".to_vec())]).expect("a header");
+    let (body, stream) = begin(answer, headers);
+    write(&stream, b"a beginning\n");
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+fn flood(answer: ResponseOutparam, lines: u64) {
+    for line in 0..lines {
+        println!("line {line} of a flood that nobody wants to read to its end");
+    }
+    respond(answer, "flooded\n");
+}
+
+fn endless_line(answer: ResponseOutparam, kibibytes: u64) {
+    for _ in 0..kibibytes {
+        print!("{}", "x".repeat(1024));
+    }
+    respond(answer, "written\n");
+}
+
+/// Counts requests in a static: in a fresh sandbox, this is the first.
+fn counter(answer: ResponseOutparam) {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    respond(answer, &format!("{}\n", COUNTER.fetch_add(1, Ordering::Relaxed) + 1));
+}
+
+/// The secret: computed, so that it stands nowhere in memory but where it is written on purpose.
+fn secret(place: usize) -> u8 {
+    let mixed = std::hint::black_box(place as u32).wrapping_mul(0x9e37_79b9) ^ 0x5bd1_e995;
+    (mixed >> 13) as u8 | 1
+}
+
+const SECRET_BYTES: usize = 256;
+
+/// Writes the secret all over its memory, and over some that it takes for the purpose.
+fn fill(answer: ResponseOutparam) {
+    let mut hoard = vec![0_u8; 4 << 20];
+    for copy in hoard.chunks_exact_mut(SECRET_BYTES) {
+        copy.iter_mut().enumerate().for_each(|(place, byte)| *byte = secret(place));
+    }
+    std::hint::black_box(&hoard);
+    respond(answer, "filled\n");
+}
+
+/// Looks for any 16 bytes of the secret in all the memory there is, and in as much again as `fill` took.
+fn scan(answer: ResponseOutparam) {
+    core::arch::wasm32::memory_grow::<0>((8 << 20) / 65536);
+    let bytes = core::arch::wasm32::memory_size::<0>() * 65536;
+    let mut found = 0_u32;
+    let first = secret(0);
+    let mut place = 16;
+    while place + 16 < bytes {
+        // SAFETY: within the linear memory, which is all this reads.
+        let byte = |at: usize| unsafe { core::ptr::read_volatile(at as *const u8) };
+        if byte(place) == first && (1..16).all(|next| byte(place + next) == secret(next)) {
+            found += 1;
+        }
+        place += 1;
+    }
+    respond(answer, &format!("{found}\n"));
+}
+
+/// Answers, and then works on for `?ms=`.
+fn work_on(answer: ResponseOutparam, millis: u64) {
+    respond(answer, "answered\n");
+    wait(millis);
+    println!("worked on for {millis} ms");
+}
+
+fn host_headers(answer: ResponseOutparam) {
+    let list =
+        [("fnhost-release", "forged"), ("x-request-id", "forged"), ("server-timing", "own;dur=1"), ("x-own", "kept")];
+    let list: Vec<_> = list.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into();
+    let (body, stream) = begin(answer, Fields::from_list(&list).expect("headers"));
+    drop(stream);
+    let _ = OutgoingBody::finish(body, None);
+}
+
+/// Shows the request as this guest sees it.
+fn request_headers(request: &IncomingRequest, answer: ResponseOutparam) {
+    let mut text = format!(
+        "scheme {:?}\nauthority {}\npath {}\n",
+        request.scheme(),
+        request.authority().unwrap_or_default(),
+        request.path_with_query().unwrap_or_default()
+    );
+    for (name, value) in request.headers().entries() {
+        text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(&value)));
+    }
+    respond(answer, &text);
+}
