@@ -94,9 +94,9 @@ fn check_limits(file: &LimitsFile, default: &Limits, errors: &mut Vec<Diagnostic
         Some(written) => Some(duration(Some(written), Duration::MAX, errors)),
     };
     let memory_bytes = size(file.memory.as_ref(), default.memory_bytes, MEMORY_BYTES_MAX, errors);
-    if memory_bytes < MEMORY_BYTES_MIN {
-        let span = place(file.memory.as_ref(), 0..0);
-        let small = Diagnostic::new(span, "a guest's memory grows by pages of 64 KiB, and this is less than one");
+    if let Some(written) = file.memory.as_ref().filter(|_| memory_bytes < MEMORY_BYTES_MIN) {
+        let small =
+            Diagnostic::new(written.span(), "a guest's memory grows by pages of 64 KiB, and this is less than one");
         errors.push(small.help("Rust guests start with about 1.1 MiB"));
     }
     Limits {

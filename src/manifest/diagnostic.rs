@@ -47,7 +47,7 @@ impl Diagnostic {
             text.push_str(&place.snippet());
         }
         if let Some(help) = &self.help {
-            let _ = writeln!(text, "  = help: {help}");
+            let _ = writeln!(text, "{} = help: {help}", place.margin());
         }
         text
     }
@@ -77,9 +77,12 @@ impl<'a> Place<'a> {
         }
     }
 
+    fn margin(&self) -> String {
+        " ".repeat(self.line.to_string().len())
+    }
+
     fn snippet(&self) -> String {
-        let number = self.line.to_string();
-        let margin = " ".repeat(number.len());
+        let (number, margin) = (self.line, self.margin());
         // A tab stays a tab, so that the caret stands under its character however wide the terminal shows it.
         let indent: String =
             self.text.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();

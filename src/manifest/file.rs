@@ -168,7 +168,12 @@ impl<'f> Table<'f> {
 
     fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
         let found = value.get_ref().type_str();
-        self.error(Diagnostic::new(value.span(), format!("`{key}` is {wanted}, and this is of type {found}")));
+        let wrong = Diagnostic::new(value.span(), format!("`{key}` is {wanted}, and this is of type {found}"));
+        self.error(match (wanted.contains("string"), value.get_ref().is_str()) {
+            (true, false) => wrong.help("text stands in quotes, and so do times and sizes: `\"30s\"`, `\"64 MiB\"`"),
+            (false, true) => wrong.help("take the quotes away"),
+            _ => wrong,
+        });
     }
 
     fn error(&self, diagnostic: Diagnostic) {

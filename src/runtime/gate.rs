@@ -105,7 +105,7 @@ mod tests {
         Gate::new(HostGate::new(host), concurrency, queue, Duration::from_millis(wait))
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_full_gate_makes_wait_and_then_refuses() {
         let gate = gate(1, 1, 100, 10);
         let held = gate.enter().await.unwrap();
@@ -116,7 +116,7 @@ mod tests {
         assert!(gate.enter().await.is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_permit_that_comes_free_goes_to_whoever_waits() {
         let gate = gate(1, 1, 100, 10);
         let held = gate.enter().await.unwrap();
@@ -124,7 +124,7 @@ mod tests {
         assert!(waited.is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_host_s_bound_holds_for_all_functions_together() {
         let host = HostGate::new(1);
         let one = Gate::new(host.clone(), 5, 5, Duration::from_millis(10));
@@ -135,7 +135,7 @@ mod tests {
         assert!(other.enter().await.is_ok());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_request_that_gave_up_leaves_its_place() {
         let gate = gate(1, 1, 1000, 10);
         let _held = gate.enter().await.unwrap();

@@ -50,14 +50,14 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn tasks_are_waited_for_and_then_stopped() {
         let tasks = Arc::new(Tasks::default());
         let inner = Arc::clone(&tasks);
-        tasks.spawn(async move { inner.spawn(tokio::time::sleep(Duration::from_secs(1))) });
+        tasks.spawn(async move { inner.spawn(tokio::time::sleep(Duration::from_millis(20))) });
         assert_eq!(tasks.finish_within(Duration::from_secs(5)).await, 0);
         tasks.spawn(std::future::pending());
         tasks.spawn(async {});
-        assert_eq!(tasks.finish_within(Duration::from_secs(5)).await, 1);
+        assert_eq!(tasks.finish_within(Duration::from_millis(20)).await, 1);
     }
 }

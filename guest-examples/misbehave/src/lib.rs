@@ -76,6 +76,7 @@ fn spin_for(millis: u64) {
 /// For `?ms=`, or for ever.
 fn spin(answer: ResponseOutparam, millis: u64) {
     if millis == 0 {
+        println!("spinning");
         // No call to the host at all.
         let mut turns = 0_u64;
         loop {
@@ -116,6 +117,7 @@ fn wait(millis: u64) {
 }
 
 fn hang() {
+    println!("hanging");
     loop {
         wait(3_600_000);
     }

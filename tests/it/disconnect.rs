@@ -1,0 +1,75 @@
+//! A client that goes away stops its guest. The guest's end is seen: its receipt is written, its permit is free.
+
+use crate::support::{Request, TestHost};
+
+const ONE_AT_A_TIME: &str = "limits = { concurrency = 1, cpu = \"60s\", timeout = \"60s\", queue-wait = \"30s\" }";
+
+/// Asks for `path`, goes away when the guest is at it, and sees the guest end.
+async fn goes_away_from(path: &str) {
+    let host = TestHost::of_guest("misbehave", ONE_AT_A_TIME);
+    let mut connection = host.connect().await;
+    let began = tokio::select! {
+        answer = connection.begin(Request::get(path)) => panic!("it answered: {answer:?}"),
+        line = said_that_it_began(&host) => line,
+    };
+    connection.drop_now();
+    let receipt = host.receipt(began["request_id"].as_str().unwrap());
+    assert_eq!(receipt["outcome"], "client_gone");
+    // The only permit is free again.
+    host.get("/misbehave/counter").await.assert_ok("1\n");
+}
+
+/// Looks for the guest's own line without blocking the thread that drives the client.
+async fn said_that_it_began(host: &TestHost) -> serde_json::Value {
+    loop {
+        let line = host.log_lines().into_iter().find(|line| line["target"] == "guest");
+        if let Some(line) = line {
+            return line;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_computes_ends_when_its_client_goes() {
+    goes_away_from("/misbehave/spin").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_waits_ends_when_its_client_goes() {
+    goes_away_from("/misbehave/hang").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_streams_ends_when_its_client_goes() {
+    let host = TestHost::of_guest("stream", "limits = { concurrency = 1, timeout = \"none\", queue-wait = \"30s\" }");
+    let mut connection = host.connect().await;
+    let mut response = connection.begin(Request::get("/?count=1000000000&interval-ms=1")).await.unwrap();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    http_body_util::BodyExt::frame(response.body_mut()).await.unwrap().unwrap();
+    connection.drop_now();
+    assert_eq!(host.receipt(&id)["outcome"], "client_gone");
+    host.get("/?count=1").await.assert_ok("id: 0\ndata: event 0\n\n");
+}
+
+#[tokio::test]
+async fn a_guest_may_work_on_after_its_answer() {
+    let host = TestHost::of_guest("misbehave", "");
+    let answer = host.get("/misbehave/work-on?ms=200").await;
+    answer.assert_ok("answered\n");
+    let id = answer.request_id().to_owned();
+    host.logged(|line| {
+        line["target"] == "guest" && line["request_id"] == id.as_str() && line["message"] == "worked on for 200 ms"
+    });
+    let receipt = host.receipt(&id);
+    assert_eq!(receipt["outcome"], "ok");
+    assert!(receipt["body_us"].as_f64().unwrap() > 190_000.0, "{receipt}");
+}
+
+#[tokio::test]
+async fn work_after_the_answer_ends_by_the_timeout() {
+    let host = TestHost::of_guest("misbehave", "limits = { timeout = \"300ms\" }");
+    let answer = host.get("/misbehave/work-on?ms=60000").await;
+    answer.assert_ok("answered\n");
+    assert_eq!(host.receipt(answer.request_id())["outcome"], "timeout");
+}

@@ -1,0 +1,151 @@
+//! Each row of the table of errors: what happens, and what the client gets.
+
+use crate::support::{Request, TestHost, body_of};
+use bytes::Bytes;
+use http::Method;
+use http_body::Frame;
+
+#[tokio::test]
+async fn no_route_is_404() {
+    let host = TestHost::with(
+        "name = \"test\"\n[functions.hello]\ncomponent = \"{hello.wasm}\"\nroutes = [\"GET /hello/{name}\"]\n",
+    );
+    host.get("/nowhere").await.assert_problem(404, "no_route");
+    let wrong = host.send(Request::new(Method::DELETE, "/hello/x")).await;
+    wrong.assert_problem(405, "no_method");
+    assert_eq!(wrong.header("allow"), "GET, HEAD");
+}
+
+#[tokio::test]
+async fn a_full_queue_is_503_with_the_time_to_try_again() {
+    let settings = "[functions.guest.limits]\nconcurrency = 1\nqueue = 1\nqueue-wait = \"50ms\"\ntimeout = \"60s\"";
+    let host = TestHost::of_guest("misbehave", settings);
+    let mut held = host.connect().await;
+    let streaming = held.begin(Request::get("/misbehave/hang-after-head")).await.unwrap();
+    let (one, other) = tokio::join!(host.get("/misbehave/counter"), host.get("/misbehave/counter"));
+    for refused in [one, other] {
+        refused.assert_problem(503, "busy");
+        assert_eq!(refused.header("retry-after"), "1");
+    }
+    drop(streaming);
+    held.drop_now();
+    // The stream's sandbox counts until it is gone, and then no more.
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while host.get("/misbehave/counter").await.status != 200 {
+        assert!(std::time::Instant::now() < deadline, "the permit never came back");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_declares_too_much_is_413_unread() {
+    let host = TestHost::of_guest("echo", "limits = { request-body = \"1 KiB\" }");
+    host.send(Request::post("/", vec![b'x'; 1024])).await.assert_ok(&"x".repeat(1024));
+    let answer = host.send(Request::post("/", vec![b'x'; 1025])).await;
+    answer.assert_problem(413, "body_too_large");
+    assert_eq!(answer.header("connection"), "close");
+    assert_eq!(host.receipt(answer.request_id())["bytes_in"], 0);
+}
+
+#[tokio::test]
+async fn an_upload_in_chunks_that_grows_too_much_is_413() {
+    let host = TestHost::of_guest("cgi", "limits = { request-body = \"64 KiB\" }");
+    let endless = std::iter::repeat_n(Bytes::from(vec![b'x'; 16 << 10]), 1000).map(Frame::data);
+    let answer = host.send(Request::post("/cgi/x", "").body(body_of(endless))).await;
+    answer.assert_problem(413, "body_too_large");
+    let read = host.receipt(answer.request_id())["bytes_in"].as_u64().unwrap();
+    assert!(read <= 2 * (64 << 10), "{read} bytes were read");
+}
+
+#[tokio::test]
+async fn a_guest_that_traps_panics_or_exits_is_502() {
+    let host = TestHost::of_guest("misbehave", "");
+    for sin in ["trap", "panic", "exit?status=0", "exit?status=3"] {
+        host.get(&format!("/misbehave/{sin}")).await.assert_problem(502, "trap");
+    }
+    host.get("/misbehave/counter").await.assert_ok("1\n");
+}
+
+#[tokio::test]
+async fn a_guest_that_gives_no_response_is_502() {
+    let host = TestHost::of_guest("misbehave", "");
+    host.get("/misbehave/silent").await.assert_problem(502, "no_response");
+    host.get("/misbehave/error-code").await.assert_problem(502, "guest_error");
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_502() {
+    let host = TestHost::of_guest("cgi", "");
+    let host_of_route =
+        TestHost::with("name = \"test\"\n[functions.cgi]\ncomponent = \"{cgi.wasm}\"\nroutes = [\"/cgi/{*rest}\"]\n");
+    host.get("/cgi/exit/1").await.assert_problem(502, "trap");
+    host.get("/cgi/headless").await.assert_problem(502, "no_response");
+    host_of_route
+        .get("/cgi/status/418%20Teapot")
+        .await
+        .status
+        .as_u16()
+        .eq(&418)
+        .then_some(())
+        .expect("the script's status");
+    assert_eq!(host.get("/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_guest_over_its_time_is_504() {
+    let host = TestHost::of_guest("misbehave", "limits = { timeout = \"200ms\", cpu = \"60s\" }");
+    host.get("/misbehave/hang").await.assert_problem(504, "timeout");
+    host.get("/misbehave/spin").await.assert_problem(504, "timeout");
+    host.get("/misbehave/counter").await.assert_ok("1\n");
+}
+
+#[tokio::test]
+async fn a_guest_over_its_cpu_time_is_504() {
+    let host = TestHost::of_guest("misbehave", "limits = { cpu = \"100ms\" }");
+    let answer = host.get("/misbehave/spin").await;
+    answer.assert_problem(504, "cpu_limit");
+    let cpu = host.receipt(answer.request_id())["cpu_us"].as_f64().unwrap();
+    assert!((100_000.0..1_000_000.0).contains(&cpu), "{cpu} us");
+}
+
+#[tokio::test]
+async fn a_guest_over_its_memory_is_502_unless_it_answers() {
+    let host = TestHost::of_guest("misbehave", "limits = { memory = \"8 MiB\" }");
+    let answer = host.get("/misbehave/grow").await;
+    answer.assert_problem(502, "memory_limit");
+    let peak = host.receipt(answer.request_id())["memory_peak_bytes"].as_u64().unwrap();
+    assert!(peak <= 8 << 20, "{peak}");
+    let survived = host.get("/misbehave/grow-and-survive").await;
+    assert_eq!(survived.status, 200);
+    assert!(survived.text().starts_with("refused after "), "{}", survived.text());
+}
+
+#[tokio::test]
+async fn a_failure_behind_the_head_cuts_the_body() {
+    let host = TestHost::of_guest("misbehave", "limits = { timeout = \"500ms\", cpu = \"200ms\" }");
+    for (sin, outcome) in
+        [("panic-in-mid-stream", "trap"), ("hang-after-head", "timeout"), ("spin-after-head", "cpu_limit")]
+    {
+        let mut connection = host.connect().await;
+        let response = connection.begin(Request::get(&format!("/misbehave/{sin}"))).await.unwrap();
+        assert_eq!(response.status(), 200, "{sin}");
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await;
+        assert!(body.is_err(), "{sin}: the body ended as if it were whole");
+        assert_eq!(host.receipt(&id)["outcome"], outcome, "{sin}");
+        host.logged(|line| line["level"] == "WARN" && line["request_id"] == id.as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_what_was_promised_is_no_answer() {
+    let host = TestHost::of_guest("misbehave", "");
+    host.get("/misbehave/short").await.assert_problem(502, "guest_error");
+    host.get("/misbehave/unfinished").await.assert_problem(502, "guest_error");
+}
+
+#[tokio::test]
+async fn a_host_that_is_none_is_400() {
+    let host = TestHost::of_guest("hello", "");
+    host.send(Request::get("/x").header("host", "user@example.com")).await.assert_problem(400, "bad_request");
+    host.send(Request::get("/x").header("host", "a b")).await.assert_problem(400, "bad_request");
+}

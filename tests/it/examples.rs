@@ -1,0 +1,90 @@
+//! Every guest example does what README says of it, as functions.toml routes it.
+
+use crate::support::{Request, TestHost, project};
+use std::sync::OnceLock;
+
+/// The demo app, as it stands in the project.
+fn demo() -> &'static TestHost {
+    static DEMO: OnceLock<TestHost> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        crate::support::guest("hello");
+        TestHost::of_file(&project().join("functions.toml"))
+    })
+}
+
+#[tokio::test]
+async fn hello_greets_whom_the_path_names() {
+    demo().get("/hello/you").await.assert_ok("Hello, you!\n");
+}
+
+#[tokio::test]
+async fn hello_p3_answers_by_wasi_0_3() {
+    let answer = demo().get("/hello-p3").await;
+    answer.assert_ok("Hello, WASI 0.3!\n");
+    assert_eq!(answer.header("content-type"), "text/plain");
+    assert_eq!(demo().receipt(answer.request_id())["kind"], "http-0.3");
+}
+
+#[tokio::test]
+async fn router_is_a_whole_axum_router() {
+    demo().get("/router").await.assert_ok("a router in a function\n");
+    let user = demo().get("/router/users/7").await;
+    user.assert_ok(r#"{"id":7,"name":"user-7"}"#);
+    assert_eq!(user.header("x-layer"), "stamped");
+    assert_eq!(demo().get("/router/users/0").await.status, 404);
+    demo().get("/router/search?q=wasm&page=2").await.assert_ok("page 2 of what is like wasm\n");
+    let sum = Request::post("/router/sum", "[1, 2, 39]").header("content-type", "application/json");
+    demo().send(sum).await.assert_ok("42");
+}
+
+#[tokio::test]
+async fn echo_sends_the_upload_back() {
+    let upload = Request::post("/echo", "an upload").header("content-type", "text/x-own");
+    let answer = demo().send(upload).await;
+    answer.assert_ok("an upload");
+    assert_eq!(answer.header("content-type"), "text/x-own");
+}
+
+#[tokio::test]
+async fn stream_sends_server_sent_events() {
+    let answer = demo().get("/stream?count=3&interval-ms=1").await;
+    answer.assert_ok("id: 0\ndata: event 0\n\nid: 1\ndata: event 1\n\nid: 2\ndata: event 2\n\n");
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+}
+
+#[tokio::test]
+async fn fetch_calls_out() {
+    let authority = demo().address().to_string();
+    let answer = demo().send(Request::get("/fetch").header("host", &authority)).await;
+    answer.assert_ok("Hello, fetch!\n");
+    assert_eq!(answer.header("x-fetched"), format!("http://{authority}/hello/fetch"));
+}
+
+#[tokio::test]
+async fn cgi_is_a_program_that_prints() {
+    let request =
+        Request::post("/cgi/a/b%20c?q=1", "12345").header("content-type", "text/x-own").header("host", "h.example:81");
+    let answer = demo().send(request).await;
+    let lines = [
+        "POST /a/b c?q=1",
+        "rest: a/b%20c",
+        "uri: /cgi/a/b%20c?q=1",
+        "host: h.example port 81",
+        "upload: 5 bytes of text/x-own",
+    ];
+    answer.assert_ok(&(lines.join("\n") + "\n"));
+    assert_eq!(answer.header("x-script"), "/cgi");
+    assert_eq!(demo().receipt(answer.request_id())["kind"], "command");
+}
+
+#[tokio::test]
+async fn config_shows_its_own_configuration() {
+    demo().get("/config/theme").await.assert_ok("rc: dark\ndraft: dark\nall: theme=dark\n");
+    demo().get("/config/nothing").await.assert_ok("rc: none\ndraft: none\nall: theme=dark\n");
+}
+
+#[tokio::test]
+async fn misbehave_is_answered_for() {
+    demo().get("/misbehave/trap").await.assert_problem(502, "trap");
+    demo().get("/misbehave/counter").await.assert_ok("1\n");
+}

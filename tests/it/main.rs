@@ -1,0 +1,22 @@
+//! Everything that a user sees, entered by the front door: the real binary, real TOML, real components, real HTTP.
+//!
+//! One binary, one file for each promise. `support` has the words in which the tests speak; the guests are built once.
+
+mod cache;
+mod cli;
+mod disconnect;
+mod errors;
+mod examples;
+mod install;
+mod isolation;
+mod limits;
+mod logs;
+mod manifest;
+mod measuring;
+mod outbound;
+mod protocol;
+mod routing;
+mod shutdown;
+mod streaming;
+mod support;
+mod tidy;

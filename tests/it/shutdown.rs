@@ -1,0 +1,72 @@
+//! SIGTERM: no request is lost, and the host ends with 0.
+
+use crate::support::{Connection, Request, TestHost};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const HELLO_AND_STREAM: &str = "name = \"test\"
+[functions.hello]
+component = \"{hello.wasm}\"
+routes = [\"/hello/{name}\"]
+[functions.stream]
+component = \"{stream.wasm}\"
+routes = [\"/stream\"]
+";
+
+/// Clients that keep their connections and ask without a pause, until the host says that it closes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_fails_no_request() {
+    let host = TestHost::with(HELLO_AND_STREAM);
+    let answered = AtomicUsize::new(0);
+    let address = host.address();
+    let client = async |path: &'static str| {
+        let mut connection = Connection::open(address).await.unwrap();
+        loop {
+            let answer = connection.send(Request::get(path)).await.expect("every request is answered whole");
+            assert_eq!(answer.status, 200);
+            answered.fetch_add(1, Ordering::Relaxed);
+            if answer.header("connection") == "close" {
+                return;
+            }
+        }
+    };
+    let stop = async {
+        while answered.load(Ordering::Relaxed) < 200 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        host.terminate();
+    };
+    let hello = "/hello/you";
+    // Two of them are in the middle of a stream when the signal comes.
+    let stream = "/stream?count=20&interval-ms=10";
+    tokio::join!(client(hello), client(hello), client(hello), client(hello), client(stream), client(stream), stop);
+    let finished = host.finish();
+    assert_eq!(finished.code, Some(0));
+    assert!(finished.stdout.contains("hello "), "{}", finished.stdout);
+}
+
+#[tokio::test]
+async fn requests_that_outlast_the_grace_are_cut() {
+    let host = TestHost::with(
+        "name = \"test\"\n[host]\nshutdown-grace = \"300ms\"\n[functions.stream]\ncomponent = \"{stream.wasm}\"\nroutes = [\"/stream\"]\nlimits = { timeout = \"none\" }\n",
+    );
+    let mut connection = host.connect().await;
+    let response = connection.begin(Request::get("/stream?count=1000000&interval-ms=10")).await.unwrap();
+    let began = Instant::now();
+    host.terminate();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await;
+    assert!(body.is_err(), "a cut stream ended as if it were whole");
+    let finished = host.finish();
+    assert_eq!(finished.code, Some(0));
+    assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_the_host() {
+    let host = TestHost::with(HELLO_AND_STREAM);
+    let mut connection = host.connect().await;
+    connection.send(Request::get("/hello/you")).await.unwrap().assert_ok("Hello, you!\n");
+    let began = Instant::now();
+    assert_eq!(host.stop().code, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}

@@ -1,0 +1,20 @@
+//! The words of the tests: a host under test, a client, guests.
+
+mod client;
+mod guests;
+mod host;
+
+pub(crate) use client::{Answer, Connection, Request, body_of};
+pub(crate) use guests::{component_of_wat, guest};
+pub(crate) use host::{TestHost, fnhost};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long anything may take before a test gives up on it. Generous: it bounds a failure, not a success.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The project's own folder.
+pub(crate) fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}

@@ -1,0 +1,236 @@
+//! A host under test: the real binary in a folder of its own, on a free port. What it logged is printed if its test
+//! fails.
+
+use super::client::{Answer, Connection, Request};
+use super::{PATIENCE, guest};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A host that answers.
+pub(crate) struct TestHost {
+    child: Child,
+    address: SocketAddr,
+    folder: Arc<TempDir>,
+    log: Log,
+    stdout: Option<std::thread::JoinHandle<String>>,
+}
+
+/// A host that has ended.
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+}
+
+/// A command line of the real binary, in `folder`.
+pub(crate) fn fnhost(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fnhost"));
+    command.current_dir(folder).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("FNHOST_LOG");
+    command
+}
+
+impl TestHost {
+    /// Serves `toml`, in which `{name}.wasm` stands for the guest examples' components: `{hello.wasm}`, for instance.
+    pub(crate) fn with(toml: &str) -> Self {
+        Self::start(Arc::new(tempfile::tempdir().unwrap()), toml, &[])
+    }
+
+    /// The same in a folder that was used before, or has files in it.
+    pub(crate) fn within(folder: &Arc<TempDir>, toml: &str) -> Self {
+        Self::start(Arc::clone(folder), toml, &[])
+    }
+
+    /// Serves a file that is there already.
+    pub(crate) fn of_file(file: &Path) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::spawn(folder, file, &[])
+    }
+
+    /// One example guest behind `/`, with `settings` in its table.
+    pub(crate) fn of_guest(name: &str, settings: &str) -> Self {
+        Self::with(&format!(
+            "name = \"test\"\n[functions.guest]\ncomponent = \"{{{name}.wasm}}\"\nroutes = [\"/{{*rest}}\"]\n{settings}\n"
+        ))
+    }
+
+    pub(crate) fn start(folder: Arc<TempDir>, toml: &str, environment: &[(&str, &str)]) -> Self {
+        let file = folder.path().join("functions.toml");
+        std::fs::write(&file, with_guests(toml)).unwrap();
+        Self::spawn(folder, &file, environment)
+    }
+
+    fn spawn(folder: Arc<TempDir>, file: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut child = fnhost(file.parent().unwrap())
+            .args(["up", "--no-build", "--listen", "127.0.0.1:0", "--log", "json", "-c"])
+            .arg(file)
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("fnhost starts");
+        let log = Log::follow(child.stderr.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut first_line = String::new();
+        stdout.read_line(&mut first_line).unwrap();
+        let Some(address) = first_line.trim().strip_prefix("listening on http://") else {
+            let _ = child.wait();
+            panic!("the host did not start; stdout: {first_line:?}, stderr:\n{}", log.text());
+        };
+        let address = address.parse().unwrap();
+        let stdout = std::thread::spawn(move || {
+            let mut rest = String::new();
+            let _ = stdout.read_to_string(&mut rest);
+            rest
+        });
+        Self { child, address, folder, log, stdout: Some(stdout) }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn folder(&self) -> &Arc<TempDir> {
+        &self.folder
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(self.address).await.expect("the host accepts")
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn send(&self, request: Request) -> Answer {
+        self.connect().await.send(request).await.expect("the host answers")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path)).await
+    }
+
+    /// The receipt of a request, once it is logged.
+    pub(crate) fn receipt(&self, request_id: &str) -> Value {
+        self.logged(|line| line["target"] == "receipt" && line["request_id"] == request_id)
+    }
+
+    /// The first line of the log that `wanted` accepts, once it is there.
+    pub(crate) fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.log.wait_for(wanted)
+    }
+
+    /// All lines of the log so far.
+    pub(crate) fn log_lines(&self) -> Vec<Value> {
+        self.log.lines()
+    }
+
+    /// Resident memory of the host, in bytes (`VmRSS`, proc(5)).
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Asks the host to end, as a service manager does.
+    pub(crate) fn terminate(&self) {
+        let killed = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// Waits until the host has ended.
+    pub(crate) fn finish(mut self) -> Finished {
+        let code = wait_for("the host ends", || self.child.try_wait().unwrap()).code();
+        Finished { code, stdout: self.stdout.take().unwrap().join().unwrap() }
+    }
+
+    /// Ends the host and waits for it.
+    pub(crate) fn stop(self) -> Finished {
+        self.terminate();
+        self.finish()
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what the host logged:\n{}---", self.log.text());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited too long: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Puts the paths of the example guests in.
+fn with_guests(toml: &str) -> String {
+    let mut text = toml.to_owned();
+    while let Some(end) = text.find(".wasm}") {
+        let start = text[..end].rfind('{').expect("an opening brace");
+        let path: PathBuf = guest(&text[start + 1..end]);
+        text.replace_range(start..end + ".wasm}".len(), &path.display().to_string());
+    }
+    text
+}
+
+/// What a host logs, line by line.
+#[derive(Clone)]
+struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Log {
+    fn follow(stderr: impl Read + Send + 'static) -> Self {
+        let log = Self(Arc::new((Mutex::new(Vec::new()), Condvar::new())));
+        let writer = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                writer.0.0.lock().unwrap().push(line);
+                writer.0.1.notify_all();
+            }
+        });
+        log
+    }
+
+    fn text(&self) -> String {
+        self.0.0.lock().unwrap().iter().fold(String::new(), |text, line| text + line + "\n")
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        self.0.0.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = 0;
+        let mut lines = self.0.0.lock().unwrap();
+        loop {
+            for line in &lines[seen..] {
+                if let Ok(value) = serde_json::from_str(line)
+                    && wanted(&value)
+                {
+                    return value;
+                }
+            }
+            seen = lines.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the log never said it");
+            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+}
