@@ -23,7 +23,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use summary::Summary;
 use tasks::Tasks;
@@ -103,7 +103,7 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve_connection(Arc::clone(&host), stream, Peer { peer, local }, draining.clone());
+                let connection = serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone());
                 host.tasks.spawn(async move {
                     connection.await;
                     drop(place);
@@ -118,7 +118,7 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
     host.draining.store(true, Ordering::Release);
     // Whoever the kernel has let in already has been promised an answer.
     while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-        host.tasks.spawn(serve_connection(Arc::clone(&host), stream, Peer { peer, local }, draining.clone()));
+        host.tasks.spawn(serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone()));
     }
     drop(listener);
     let _ = drain.send(true);
@@ -127,53 +127,84 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
 
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+struct Ends {
+    peer: SocketAddr,
+    local: SocketAddr,
 }
 
-/// What is known of a connection besides its bytes.
+/// What is known of a connection besides its bytes. Rides along with each of its requests. Cheap to clone.
+#[derive(Debug, Clone)]
+struct Peer {
+    ends: Ends,
+    seen: Arc<Seen>,
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     requests: AtomicU64,
+    /// Requests whose answer is not whole yet.
+    answering: AtomicUsize,
     http2: AtomicBool,
 }
 
-async fn serve_connection(host: Arc<Host>, stream: TcpStream, peer: Peer, mut draining: watch::Receiver<bool>) {
+/// A request that is being answered. Counts for its connection until it is dropped.
+struct Answering(Arc<Seen>);
+
+impl Peer {
+    fn answering(&self) -> Answering {
+        self.seen.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(Arc::clone(&self.seen))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut draining: watch::Receiver<bool>) {
     // Small frames must not wait for the acknowledgement of the one before: some 40 ms each on Linux (Nagle).
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     let header_timeout = host.settings.header_timeout;
     let builder = connection_builder(header_timeout);
-    let seen = Arc::new(Seen::default());
-    let answering = Answering { handler: ingress::handle.with_state(host), seen: Arc::clone(&seen), peer };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(answering)));
+    let peer = Peer { ends, seen: Arc::default() };
+    let service = ConnectionService { handler: ingress::handle.with_state(host), peer: peer.clone() };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     // hyper bounds the head of each request of HTTP/1.1, but neither the bytes from which it tells the protocol nor the
     // first request of HTTP/2.
     let mut first_request = pin!(tokio::time::sleep(header_timeout));
-    let ended = loop {
+    let mut first_is_due = true;
+    loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => break Some(ended),
-            () = first_request.as_mut(), if seen.requests.load(Ordering::Relaxed) == 0 => return,
-            _ = draining.wait_for(|draining| *draining) => break None,
-        }
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            // HTTP/2 can say which requests it will still answer, HTTP/1.1 cannot.
-            if !seen.http2.load(Ordering::Relaxed)
-                && let Ok(ended) = tokio::time::timeout(DRAIN_LINGER, connection.as_mut()).await
-            {
-                return log_end(ended);
+            ended = connection.as_mut() => return log_end(ended),
+            () = first_request.as_mut(), if first_is_due => {
+                if peer.seen.requests.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+                first_is_due = false;
             }
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            _ = draining.wait_for(|draining| *draining) => break,
         }
-    };
-    log_end(ended);
+    }
+    // HTTP/2 can say which requests it will still answer. HTTP/1.1 cannot, so it is closed once it has been idle for a
+    // while; until then, each answer says that it is the last.
+    let mut answered = None;
+    while !peer.seen.http2.load(Ordering::Relaxed) {
+        let requests = peer.seen.requests.load(Ordering::Relaxed);
+        if answered == Some(requests) && peer.seen.answering.load(Ordering::Relaxed) == 0 {
+            break;
+        }
+        answered = Some(requests);
+        if let Ok(ended) = tokio::time::timeout(DRAIN_LINGER, connection.as_mut()).await {
+            return log_end(ended);
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    log_end(connection.await);
 }
 
 fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
@@ -198,13 +229,12 @@ fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> 
 
 /// The service of one connection: tells the handler whose it is.
 #[derive(Clone)]
-struct Answering<H> {
+struct ConnectionService<H> {
     handler: H,
-    seen: Arc<Seen>,
     peer: Peer,
 }
 
-impl<H> Service<Request<hyper::body::Incoming>> for Answering<H>
+impl<H> Service<Request<hyper::body::Incoming>> for ConnectionService<H>
 where
     H: Service<Request<Body>, Error = Infallible>,
 {
@@ -217,12 +247,12 @@ where
     }
 
     fn call(&mut self, request: Request<hyper::body::Incoming>) -> H::Future {
-        self.seen.requests.fetch_add(1, Ordering::Relaxed);
+        self.peer.seen.requests.fetch_add(1, Ordering::Relaxed);
         if request.version() == Version::HTTP_2 {
-            self.seen.http2.store(true, Ordering::Relaxed);
+            self.peer.seen.http2.store(true, Ordering::Relaxed);
         }
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.peer.clone());
         self.handler.call(request)
     }
 }

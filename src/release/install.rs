@@ -45,6 +45,7 @@ pub trait Progress {
 
 /// A function's component, compiled and on disk.
 struct Compiled {
+    key: ArtifactKey,
     code: PathBuf,
     kind: Kind,
     needs: Needs,
@@ -58,7 +59,7 @@ pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, 
     let needs: Vec<(Kind, Needs)> = compiled.iter().map(|compiled| (compiled.kind, compiled.needs)).collect();
     let memory_bytes_max = manifest.functions.iter().map(|spec| spec.limits.memory_bytes).max().unwrap_or_default();
     let engines = Arc::new(Engines::new(manifest.host.concurrency, memory_bytes_max, &needs)?);
-    let functions = load_all(manifest, &engines, &compiled)?;
+    let functions = load_all(manifest, &artifacts, &compilers, &engines, &compiled)?;
     let used: Vec<PathBuf> = compiled.into_iter().map(|compiled| compiled.code).collect();
     artifacts.prune(&used);
     Ok(Release { routes: route_table(manifest, &functions), functions, engines })
@@ -106,13 +107,13 @@ fn compile_one(
     if let Some(found) = artifacts.find(&key)
         && let Some(needs) = Needs::from_line(&found.note)
     {
-        return Ok(Compiled { code: found.path, kind, needs });
+        return Ok(Compiled { key, code: found.path, kind, needs });
     }
     notify();
     let (code, needs) = function::compile(compilers, &component)
         .map_err(|error| CompileError::Refused(refuse(format!("{}: {error}", spec.component.display()))))?;
     let kept = artifacts.keep(&key, &code, &needs.to_line()).map_err(CompileError::State)?;
-    Ok(Compiled { code: kept.path, kind, needs })
+    Ok(Compiled { key, code: kept.path, kind, needs })
 }
 
 fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
@@ -132,25 +133,44 @@ fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
     std::fs::read(&spec.component).map_err(|error| refuse(format!("the component {path} cannot be read: {error}")))
 }
 
-fn load_all(manifest: &Manifest, engines: &Engines, compiled: &[Compiled]) -> Result<Vec<Arc<Function>>, InstallError> {
+fn load_all(
+    manifest: &Manifest,
+    artifacts: &Artifacts,
+    compilers: &Compilers,
+    engines: &Engines,
+    compiled: &[Compiled],
+) -> Result<Vec<Arc<Function>>, InstallError> {
     let host_gate = HostGate::new(manifest.host.concurrency);
     let loader = Loader::new(engines, host_gate).map_err(InstallError::Link)?;
     let mut functions = Vec::with_capacity(compiled.len());
     let mut errors = Vec::new();
     for (spec, compiled) in manifest.functions.iter().zip(compiled) {
-        let settings = FunctionSettings {
-            name: spec.name.clone(),
-            limits: spec.limits.clone(),
-            env: spec.env.clone(),
-            config: spec.config.clone(),
-            outbound: spec.outbound.clone(),
-        };
-        match loader.load(&compiled.code, compiled.kind, compiled.needs, settings) {
+        let loaded = load_one(&loader, spec, compiled).or_else(|error| {
+            let FunctionError::Load(reason) = &error else { return Err(CompileError::Refused(explain(spec, &error))) };
+            // Whole by its checksum, and still not what this engine makes: somebody else put it there.
+            tracing::warn!(file = %compiled.code.display(), reason, "compiled code on disk is foreign; compiling again");
+            artifacts.discard(&compiled.key);
+            let again = compile_one(spec, artifacts, compilers, || ())?;
+            load_one(&loader, spec, &again).map_err(|error| CompileError::Refused(explain(spec, &error)))
+        });
+        match loaded {
             Ok(function) => functions.push(Arc::new(function)),
-            Err(error) => errors.push(explain(spec, &error)),
+            Err(CompileError::Refused(diagnostic)) => errors.push(diagnostic),
+            Err(CompileError::State(error)) => return Err(error.into()),
         }
     }
     if errors.is_empty() { Ok(functions) } else { Err(InstallError::Refused(manifest.errors_at(errors))) }
+}
+
+fn load_one(loader: &Loader<'_>, spec: &FunctionSpec, compiled: &Compiled) -> Result<Function, FunctionError> {
+    let settings = FunctionSettings {
+        name: spec.name.clone(),
+        limits: spec.limits.clone(),
+        env: spec.env.clone(),
+        config: spec.config.clone(),
+        outbound: spec.outbound.clone(),
+    };
+    loader.load(&compiled.code, compiled.kind, compiled.needs, settings)
 }
 
 fn explain(spec: &FunctionSpec, error: &FunctionError) -> Diagnostic {

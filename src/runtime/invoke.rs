@@ -182,6 +182,10 @@ fn poll_head(
     if let Poll::Ready(Err(error)) = polled {
         return Poll::Ready(Err(error));
     }
+    // It may have taken the end of its upload for the whole of it.
+    if guest.meter.upload.too_large() {
+        return Poll::Ready(Err(InvokeError::BodyTooLarge));
+    }
     match head.take(guest, polled.is_ready()) {
         Some(head) => Poll::Ready(head),
         None if polled.is_ready() => Poll::Ready(Err(InvokeError::NoResponse(String::new()))),

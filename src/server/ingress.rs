@@ -1,7 +1,7 @@
 //! The way of a request: one flat function. Every branch is here; helpers compute, they do not decide.
 
 use super::observe::Observation;
-use super::{Host, Peer, respond};
+use super::{Ends, Host, Peer, respond};
 use crate::receipt::Outcome;
 use crate::release::Route;
 use crate::release::routes::RouteError;
@@ -56,21 +56,21 @@ pub(super) async fn handle(State(host): State<Arc<Host>>, mut request: Request<B
 struct Target {
     authority: Authority,
     path_and_query: PathAndQuery,
-    peer: Option<Peer>,
+    ends: Option<Ends>,
 }
 
 impl Target {
     /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
     /// HTTP/1.0 allows, it is the address that was connected to.
     fn of(request: &Request<Body>) -> Option<Self> {
-        let peer = request.extensions().get::<Peer>().copied();
+        let ends = request.extensions().get::<Peer>().map(|peer| peer.ends);
         let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let authority = match (request.uri().authority(), request.headers().get(HOST)) {
             (Some(authority), _) => authority.clone(),
             (None, Some(host)) => Authority::try_from(host.as_bytes()).ok()?,
-            (None, None) => Authority::try_from(peer?.local.to_string()).ok()?,
+            (None, None) => Authority::try_from(ends?.local.to_string()).ok()?,
         };
-        (!authority.as_str().contains('@')).then_some(Self { authority, path_and_query, peer })
+        (!authority.as_str().contains('@')).then_some(Self { authority, path_and_query, ends })
     }
 
     /// Writes it into the request, whole, so that a guest finds scheme and authority there whatever the protocol was.
@@ -88,7 +88,7 @@ impl Target {
             request_id: observed.request_id(),
             authority,
             https: false,
-            client_address: self.peer.map(|peer| peer.peer.ip().to_string()).unwrap_or_default(),
+            client_address: self.ends.map(|ends| ends.peer.ip().to_string()).unwrap_or_default(),
             route_prefix_bytes: route.prefix_bytes,
         }
     }

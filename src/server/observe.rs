@@ -3,8 +3,8 @@
 //! **Invariant:** every request that was begun ends in exactly one receipt, however it ends: an [`Observation`] that is
 //! dropped is one whose client went away.
 
-use super::Host;
 use super::summary::Summary;
+use super::{Answering, Host, Peer};
 use crate::names::RequestId;
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
@@ -66,6 +66,7 @@ struct Observed {
     head_at: Option<Instant>,
     status: u16,
     bytes_out: u64,
+    _answering: Option<Answering>,
 }
 
 impl Observation {
@@ -80,6 +81,7 @@ impl Observation {
             head_at: None,
             status: 0,
             bytes_out: 0,
+            _answering: request.extensions().get::<Peer>().map(Peer::answering),
         })))
     }
 

@@ -12,7 +12,7 @@ async fn goes_away_from(path: &str) {
         answer = connection.begin(Request::get(path)) => panic!("it answered: {answer:?}"),
         line = said_that_it_began(&host) => line,
     };
-    connection.drop_now();
+    connection.leave().await;
     let receipt = host.receipt(began["request_id"].as_str().unwrap());
     assert_eq!(receipt["outcome"], "client_gone");
     // The only permit is free again.
@@ -47,7 +47,7 @@ async fn a_guest_that_streams_ends_when_its_client_goes() {
     let mut response = connection.begin(Request::get("/?count=1000000000&interval-ms=1")).await.unwrap();
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     http_body_util::BodyExt::frame(response.body_mut()).await.unwrap().unwrap();
-    connection.drop_now();
+    connection.leave().await;
     assert_eq!(host.receipt(&id)["outcome"], "client_gone");
     host.get("/?count=1").await.assert_ok("id: 0\ndata: event 0\n\n");
 }

@@ -6,8 +6,11 @@ use wstd::http::{Body, Error, Request, Response};
 async fn main(request: Request<Body>) -> Result<Response<Body>, Error> {
     let (parts, body) = request.into_parts();
     let mut response = Response::builder();
-    if let Some(kind) = parts.headers.get("content-type") {
-        response = response.header("content-type", kind);
+    // HTTP/1.1 sends the trailers that `trailer` announces.
+    for name in ["content-type", "trailer"] {
+        if let Some(value) = parts.headers.get(name) {
+            response = response.header(name, value);
+        }
     }
     Ok(response.body(body)?)
 }

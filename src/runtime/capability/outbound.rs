@@ -30,6 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_PER_HOST_MAX: usize = 32;
 
+/// How long a call that was refused takes its guest's upload in, and throws it away.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+
 type PooledClient = Client<HttpsConnector<GrantedConnector>, WasiBody>;
 
 /// The certificates that are trusted: Mozilla's, compiled in. Read once for the whole host.
@@ -83,7 +86,11 @@ impl WasiHttpHooks for OutboundHooks {
         _response_result: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         if let Err(error) = self.admit(&request) {
-            return Box::new(async { Err(error) });
+            return Box::new(async {
+                // A guest sends first and asks then: if its upload broke off, it would hear of that alone.
+                let _ = timeout(REFUSAL_PAUSE, drain(request.into_body())).await;
+                Err(error)
+            });
         }
         self.left -= 1;
         let client = self.client.get_or_init(|| client(&self.grants)).clone();
@@ -150,6 +157,10 @@ async fn send(client: PooledClient, request: Request<WasiBody>, options: Request
     let between_bytes = options.between_bytes_timeout;
     let response = response.map(|body| Answer { body, between_bytes, sleep: None }.boxed_unsync());
     Ok((response, Box::new(async { Ok(()) })))
+}
+
+async fn drain(mut body: WasiBody) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// What went wrong, in the words of `wasi:http`: the innermost cause that has one.

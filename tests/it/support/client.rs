@@ -120,12 +120,14 @@ impl Connection {
         if !request.headers().contains_key("host") {
             request.headers_mut().insert("host", "127.0.0.1".parse().unwrap());
         }
+        self.sender.ready().await?;
         Ok(timeout(PATIENCE, self.sender.send_request(request)).await??)
     }
 
-    /// Goes away.
-    pub(crate) fn drop_now(self) {
+    /// Goes away, and is gone: the socket is closed when this returns.
+    pub(crate) async fn leave(mut self) {
         self.driver.abort();
+        let _ = (&mut self.driver).await;
     }
 }
 

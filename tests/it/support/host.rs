@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -200,25 +200,30 @@ impl Log {
         let writer = log.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                writer.0.0.lock().unwrap().push(line);
+                writer.locked().push(line);
                 writer.0.1.notify_all();
             }
         });
         log
     }
 
+    /// A test that failed while it looked leaves the lines as they are.
+    fn locked(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn text(&self) -> String {
-        self.0.0.lock().unwrap().iter().fold(String::new(), |text, line| text + line + "\n")
+        self.locked().iter().fold(String::new(), |text, line| text + line + "\n")
     }
 
     fn lines(&self) -> Vec<Value> {
-        self.0.0.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.locked().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = 0;
-        let mut lines = self.0.0.lock().unwrap();
+        let mut lines = self.locked();
         loop {
             for line in &lines[seen..] {
                 if let Ok(value) = serde_json::from_str(line)
