@@ -226,7 +226,7 @@ fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
 /// The blocks that the IANA registries of special-purpose addresses list as not globally reachable (RFC 6890 and the
 /// registries as of 2025), with multicast and the reserved class E.
 const NOT_PUBLIC_V4: &[(Ipv4Addr, u8)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),

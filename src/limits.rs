@@ -43,7 +43,7 @@ impl Default for Limits {
 }
 
 /// The longest time that can be written: above it a typing error is likelier than a need.
-pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const DURATION_MAX: Duration = Duration::from_hours(168);
 /// What a 32-bit linear memory can hold.
 pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// One page of a linear memory; less than that no guest can start with.
@@ -123,7 +123,7 @@ fn parse_amount(text: &str, units: &[(&str, f64)], what: &'static str) -> Result
 pub fn show_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     for (unit, size) in [("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)] {
-        if micros >= size && micros % size == 0 {
+        if micros >= size && micros.is_multiple_of(size) {
             return format!("{}{unit}", micros / size);
         }
     }
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(parse_duration("0s"), Err(UnitError::Zero));
         assert!(matches!(parse_duration("169h"), Err(UnitError::TooLarge { .. })));
         assert_eq!(show_duration(Duration::from_millis(1500)), "1500ms");
-        assert_eq!(show_duration(Duration::from_secs(60)), "1m");
+        assert_eq!(show_duration(Duration::from_mins(1)), "1m");
     }
 
     #[test]

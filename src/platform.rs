@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// CPU time that the calling thread has used so far (`CLOCK_THREAD_CPUTIME_ID`, clock_gettime(2)). Only differences of
+/// CPU time that the calling thread has used so far (`CLOCK_THREAD_CPUTIME_ID`, `clock_gettime(2)`). Only differences of
 /// two readings on one thread mean anything.
 #[cfg(unix)]
 pub fn thread_cpu_time() -> Duration {

@@ -39,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// moment still gets its answer, with `Connection: close`; without such a pause it would get a reset.
 const DRAIN_LINGER: Duration = Duration::from_millis(500);
 /// Bytes of one request's head, and streams of one HTTP/2 connection.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+const HEAD_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_MAX: u32 = 256;
 /// How much of an upload, and of all uploads of a connection, HTTP/2 lets a client send ahead.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
@@ -216,12 +216,12 @@ fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 
 fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(HEAD_BYTES_MAX);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(HEAD_BYTES_MAX as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_header_list_size(HEAD_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder

@@ -21,7 +21,7 @@ pub(super) struct UpArgs {
     /// Serve what is built already.
     #[arg(long)]
     no_build: bool,
-    /// How log lines look, on stderr. FNHOST_LOG sets what is logged, as in `FNHOST_LOG=warn,guest=info`.
+    /// How log lines look, on stderr. `FNHOST_LOG` sets what is logged, as in `FNHOST_LOG=warn,guest=info`.
     #[arg(long, value_enum, default_value = "text")]
     log: Format,
 }

@@ -27,13 +27,12 @@ pub(super) struct Checked {
 /// is wrong is replaced by its default so that the checks behind it can go on.
 pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<Diagnostic>) {
     let mut errors = Vec::new();
-    let name = match file.name {
-        Some(written) => check_name(&written, "app", &mut errors),
-        None => {
-            let missing = Diagnostic::new(0..0, "the app has no name");
-            errors.push(missing.help("write `name = \"my-app\"` at the top of the file"));
-            None
-        }
+    let name = if let Some(written) = file.name {
+        check_name(&written, "app", &mut errors)
+    } else {
+        let missing = Diagnostic::new(0..0, "the app has no name");
+        errors.push(missing.help("write `name = \"my-app\"` at the top of the file"));
+        None
     };
     let host = check_host(file.host, folder, &mut errors);
     let shared = check_limits(&file.limits, &Limits::default(), &mut errors);
@@ -67,9 +66,10 @@ fn check_name(written: &Spanned<String>, what: &str, errors: &mut Vec<Diagnostic
 
 fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> HostConfig {
     let default = HostConfig::default();
-    let listen = file.listen.and_then(|written| match written.get_ref().parse::<SocketAddr>() {
-        Ok(address) => Some(address),
-        Err(_) => {
+    let listen = file.listen.and_then(|written| {
+        if let Ok(address) = written.get_ref().parse::<SocketAddr>() {
+            Some(address)
+        } else {
             let bad = Diagnostic::new(written.span(), format!("`{}` is no address to listen on", written.get_ref()));
             errors.push(bad.help("write an IP address and a port, such as `127.0.0.1:3000` or `0.0.0.0:80`"));
             None
@@ -200,18 +200,17 @@ fn check_build(
 ) -> Option<Build> {
     let span = place(build_folder.as_ref(), 0..0);
     let build_folder = build_folder.map(Spanned::into_inner);
-    match command {
-        Some(command) => Some(Build {
+    if let Some(command) = command {
+        Some(Build {
             command: command.into_inner(),
             folder: build_folder.map_or_else(|| folder.to_owned(), |relative| folder.join(relative)),
-        }),
-        None => {
-            if build_folder.is_some() {
-                let alone = Diagnostic::new(span, "`build-dir` says where `build` runs, and there is no `build`");
-                errors.push(alone.help("add `build = \"…\"`, or take `build-dir` out"));
-            }
-            None
+        })
+    } else {
+        if build_folder.is_some() {
+            let alone = Diagnostic::new(span, "`build-dir` says where `build` runs, and there is no `build`");
+            errors.push(alone.help("add `build = \"…\"`, or take `build-dir` out"));
         }
+        None
     }
 }
 

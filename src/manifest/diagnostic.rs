@@ -23,12 +23,14 @@ impl Diagnostic {
     }
 
     /// Adds the way out.
+    #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
     /// Adds the other place.
+    #[must_use]
     pub fn other(mut self, span: Range<usize>, says: impl Into<String>) -> Self {
         self.other = Some((span, says.into()));
         self

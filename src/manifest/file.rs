@@ -76,7 +76,7 @@ fn read_document(mut table: Table<'_>) -> ManifestFile {
         name: table.string("name"),
         host: table.table("host").map(read_host).unwrap_or_default(),
         limits: table.table("limits").map(read_limits).unwrap_or_default(),
-        functions: table.table("functions").map(read_functions).unwrap_or_default(),
+        functions: table.table("functions").map(|table| read_functions(&table)).unwrap_or_default(),
     };
     table.finish();
     file
@@ -111,7 +111,7 @@ fn read_limits(mut table: Table<'_>) -> LimitsFile {
     limits
 }
 
-fn read_functions(table: Table<'_>) -> Vec<(Spanned<String>, FunctionFile)> {
+fn read_functions(table: &Table<'_>) -> Vec<(Spanned<String>, FunctionFile)> {
     let mut functions: Vec<_> = table
         .entries
         .iter()
@@ -214,7 +214,7 @@ impl<'f> Table<'f> {
             return None;
         };
         let mut texts = Vec::with_capacity(array.len());
-        for item in array.iter() {
+        for item in array {
             match as_string(item) {
                 Some(text) => texts.push(text),
                 None => self.wrong_type(key, item, "a list of strings"),

@@ -2,7 +2,7 @@
 //!
 //! Owns the reading of one pattern. Which of several patterns answers a request is decided in `release::routes`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// The most bytes and segments of a pattern: more is a mistake, and every request walks it.
 const PATTERN_BYTES_MAX: usize = 2048;
@@ -191,7 +191,8 @@ fn percent_encode(segment: &str) -> String {
         if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'|') {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
         }
         encoded
     })

@@ -113,7 +113,7 @@ pub struct Engines {
 /// Where sandboxes get their memory from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocation {
-    /// From the pool; pages that were written are found by scanning (`PAGEMAP_SCAN`, ioctl_pagemap_scan(2)).
+    /// From the pool; pages that were written are found by scanning (`PAGEMAP_SCAN`, `ioctl_pagemap_scan(2)`).
     PoolScanned,
     /// From the pool; what is kept is cleared whole.
     PoolCleared,

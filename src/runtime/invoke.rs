@@ -418,12 +418,11 @@ impl GuestBody {
         if matches!(body.guest.state, GuestState::Done(_)) {
             let mut cx = Context::from_waker(Waker::noop());
             while let Poll::Ready(frame) = body.poll_body(&mut cx) {
-                match frame {
-                    Some(frame) => body.ready.push_back(frame?),
-                    None => {
-                        body.ended = true;
-                        break;
-                    }
+                if let Some(frame) = frame {
+                    body.ready.push_back(frame?);
+                } else {
+                    body.ended = true;
+                    break;
                 }
             }
         }

@@ -36,7 +36,7 @@ impl Observer {
             target: "receipt",
             request_id = %receipt.request_id,
             function = receipt.function.as_ref().map(tracing::field::display),
-            kind = receipt.kind.map(|kind| kind.as_str()),
+            kind = receipt.kind.map(super::super::receipt::Kind::as_str),
             method = method.as_str(),
             status = receipt.status,
             outcome = receipt.outcome.as_str(),

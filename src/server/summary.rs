@@ -115,8 +115,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn show(nanos: u64) -> String {
     let (value, unit) = match nanos {
         0 => return "-".to_owned(),
-        ..1_000_000 => (nanos as f64 / 1e3, "us"),
-        ..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
+        1..1_000_000 => (nanos as f64 / 1e3, "us"),
+        1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
         _ => (nanos as f64 / 1e9, "s"),
     };
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// How old a file that no release uses must be before it is removed.
-const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+const UNUSED_FOR: Duration = Duration::from_hours(168);
 
 /// The sha256 of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

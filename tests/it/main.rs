@@ -2,6 +2,17 @@
 //!
 //! One binary, one file for each promise. `support` has the words in which the tests speak; the guests are built once.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a test that fails panics, and its tasks end with it"
+)]
+
 mod cache;
 mod cli;
 mod disconnect;

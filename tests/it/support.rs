@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long anything may take before a test gives up on it. Generous: it bounds a failure, not a success.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The project's own folder.
 pub(crate) fn project() -> PathBuf {

@@ -87,7 +87,7 @@ fn header_variable(name: &HeaderName, headers: &HeaderMap) -> Option<(String, St
     Some((variable, values.join(separator)))
 }
 
-/// Decodes `%XX`, as PATH_INFO is to be (RFC 3875, 4.1.5). What decodes to no UTF-8, or to a NUL, is replaced.
+/// Decodes `%XX`, as `PATH_INFO` is to be (RFC 3875, 4.1.5). What decodes to no UTF-8, or to a NUL, is replaced.
 fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -378,7 +378,9 @@ mod tests {
 
     fn head_of(writes: &[&str], ended: bool) -> Option<Result<Response<WasiBody>, HeadError>> {
         let pipe = Pipe::default();
-        writes.iter().for_each(|text| assert!(pipe.push(Bytes::copy_from_slice(text.as_bytes()))));
+        for text in writes {
+            assert!(pipe.push(Bytes::copy_from_slice(text.as_bytes())));
+        }
         if ended {
             pipe.end();
         }

@@ -6,7 +6,6 @@ use crate::runtime::sandbox::State;
 use wasmtime::component::{HasData, Linker};
 
 mod bindings {
-    #![expect(clippy::pedantic, clippy::allow_attributes, reason = "generated from wit/")]
     wasmtime::component::bindgen!({
         path: "wit",
         world: "fnhost:host/guest",

@@ -27,7 +27,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 /// How long a connection may take, if the guest asks for nothing shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an unused connection is kept, and how many to one host.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 const IDLE_PER_HOST_MAX: usize = 32;
 
 /// How long a call that was refused takes its guest's upload in, and throws it away.
