@@ -51,6 +51,8 @@ pub struct HostConfig {
     pub connections: u32,
     /// How long a connection may take over a request's head.
     pub header_timeout: Duration,
+    /// How long a client may pause in the middle of an upload.
+    pub body_timeout: Duration,
     /// How long requests may go on once the host was asked to stop.
     pub shutdown_grace: Duration,
     /// Whether responses carry `Server-Timing`.
@@ -65,6 +67,7 @@ impl Default for HostConfig {
             concurrency: 1000,
             connections: 10_000,
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
             server_timing: true,
         }

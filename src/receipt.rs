@@ -42,6 +42,8 @@ pub enum Outcome {
     BadRequest,
     /// The upload was larger than `request-body`.
     BodyTooLarge,
+    /// The client stopped sending in the middle of its upload.
+    BodyTimeout,
     /// The guest trapped, panicked or exited before it was done.
     Trap,
     /// The guest returned, and no response was there.
@@ -70,6 +72,7 @@ impl Outcome {
             Self::Busy => "busy",
             Self::BadRequest => "bad_request",
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
             Self::Trap => "trap",
             Self::NoResponse => "no_response",
             Self::GuestError => "guest_error",

@@ -8,9 +8,11 @@ pub mod component;
 pub mod engine;
 pub mod function;
 pub mod gate;
+pub mod guest;
 pub mod invoke;
 mod limiter;
 mod meter;
+pub mod response;
 mod sandbox;
 mod upload;
 

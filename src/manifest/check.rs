@@ -82,6 +82,7 @@ fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> Ho
         concurrency: count(file.concurrency.as_ref(), default.concurrency, "concurrency", errors),
         connections: count(file.connections.as_ref(), default.connections, "connections", errors),
         header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
+        body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),
         shutdown_grace: duration(file.shutdown_grace.as_ref(), default.shutdown_grace, errors),
         server_timing: file.server_timing.map_or(default.server_timing, Spanned::into_inner),
     }

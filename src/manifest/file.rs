@@ -28,6 +28,7 @@ pub(super) struct HostFile {
     pub(super) concurrency: Option<Spanned<i64>>,
     pub(super) connections: Option<Spanned<i64>>,
     pub(super) header_timeout: Option<Spanned<String>>,
+    pub(super) body_timeout: Option<Spanned<String>>,
     pub(super) shutdown_grace: Option<Spanned<String>>,
     pub(super) server_timing: Option<Spanned<bool>>,
 }
@@ -89,6 +90,7 @@ fn read_host(mut table: Table<'_>) -> HostFile {
         concurrency: table.integer("concurrency"),
         connections: table.integer("connections"),
         header_timeout: table.string("header-timeout"),
+        body_timeout: table.string("body-timeout"),
         shutdown_grace: table.string("shutdown-grace"),
         server_timing: table.boolean("server-timing"),
     };

@@ -145,13 +145,13 @@ fn load_all(
     let mut functions = Vec::with_capacity(compiled.len());
     let mut errors = Vec::new();
     for (spec, compiled) in manifest.functions.iter().zip(compiled) {
-        let loaded = load_one(&loader, spec, compiled).or_else(|error| {
+        let loaded = load_one(&loader, manifest, spec, compiled).or_else(|error| {
             let FunctionError::Load(reason) = &error else { return Err(CompileError::Refused(explain(spec, &error))) };
             // Whole by its checksum, and still not what this engine makes: somebody else put it there.
             tracing::warn!(file = %compiled.code.display(), reason, "compiled code on disk is foreign; compiling again");
             artifacts.discard(&compiled.key);
             let again = compile_one(spec, artifacts, compilers, || ())?;
-            load_one(&loader, spec, &again).map_err(|error| CompileError::Refused(explain(spec, &error)))
+            load_one(&loader, manifest, spec, &again).map_err(|error| CompileError::Refused(explain(spec, &error)))
         });
         match loaded {
             Ok(function) => functions.push(Arc::new(function)),
@@ -162,10 +162,16 @@ fn load_all(
     if errors.is_empty() { Ok(functions) } else { Err(InstallError::Refused(manifest.errors_at(errors))) }
 }
 
-fn load_one(loader: &Loader<'_>, spec: &FunctionSpec, compiled: &Compiled) -> Result<Function, FunctionError> {
+fn load_one(
+    loader: &Loader<'_>,
+    manifest: &Manifest,
+    spec: &FunctionSpec,
+    compiled: &Compiled,
+) -> Result<Function, FunctionError> {
     let settings = FunctionSettings {
         name: spec.name.clone(),
         limits: spec.limits.clone(),
+        body_timeout: manifest.host.body_timeout,
         env: spec.env.clone(),
         config: spec.config.clone(),
         outbound: spec.outbound.clone(),

@@ -4,12 +4,13 @@
 //! of a small request; 0.3 components need it on. Code is compiled by engines that allocate nothing ([`Compilers`]),
 //! because a pool is sized from what the compiled components need ([`Engines`]).
 
+use super::response::{Stream, Streams};
 use crate::limits::MEMORY_BYTES_MAX;
 use crate::platform;
 use crate::receipt::Kind;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -18,6 +19,9 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(1);
 /// Epochs without any sandbox after which the clock stands still, so that an idle host wakes nobody.
 const IDLE_TICKS: u32 = 1000;
+
+/// Epochs between two looks at the bodies that stream.
+const SWEEP_TICKS: u32 = 100;
 
 /// The most core instances of one component. Each is counted, not reserved, so the bound can be generous: Python's
 /// components have about a dozen.
@@ -266,6 +270,7 @@ struct ClockState {
     parked: AtomicBool,
     stop: AtomicBool,
     thread: std::sync::OnceLock<thread::Thread>,
+    streams: Streams,
 }
 
 impl Clock {
@@ -275,6 +280,7 @@ impl Clock {
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread: std::sync::OnceLock::new(),
+            streams: Streams::default(),
         });
         let state = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -295,10 +301,14 @@ impl Clock {
 
 impl ClockState {
     fn run(&self, engines: &[Engine]) {
-        let mut idle_ticks = 0;
+        let (mut idle_ticks, mut ticks) = (0, 0_u32);
         while !self.stop.load(Ordering::Acquire) {
             thread::sleep(EPOCH_TICK);
             engines.iter().for_each(Engine::increment_epoch);
+            ticks = ticks.wrapping_add(1);
+            if ticks.is_multiple_of(SWEEP_TICKS) {
+                self.streams.sweep();
+            }
             idle_ticks = if self.alive.load(Ordering::Relaxed) == 0 { idle_ticks + 1 } else { 0 };
             if idle_ticks > IDLE_TICKS {
                 idle_ticks = 0;
@@ -341,6 +351,13 @@ impl ClockHandle {
             thread.unpark();
         }
         Alive(Arc::clone(&self.0))
+    }
+}
+
+impl ClockHandle {
+    /// Sees to it that a body which streams ends by its deadline.
+    pub(super) fn watch(&self, stream: Weak<Mutex<Stream>>) {
+        self.0.streams.watch(stream);
     }
 }
 

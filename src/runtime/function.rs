@@ -16,6 +16,7 @@ use crate::receipt::Kind;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -30,6 +31,7 @@ pub struct Function {
     pub limits: Limits,
     /// Its door.
     pub gate: Gate,
+    pub(super) body_timeout: Duration,
     pub(super) code: Code,
     pub(super) engine: Engine,
     pub(super) clock: ClockHandle,
@@ -62,6 +64,8 @@ pub struct FunctionSettings {
     pub name: Name,
     /// What it may use.
     pub limits: Limits,
+    /// How long it waits for the next byte of an upload.
+    pub body_timeout: Duration,
     /// Its environment.
     pub env: Vec<(String, String)>,
     /// Its configuration.
@@ -167,6 +171,7 @@ impl<'e> Loader<'e> {
             gate: Gate::new(self.host_gate.clone(), limits.concurrency, limits.queue, limits.queue_wait),
             name: settings.name,
             limits,
+            body_timeout: settings.body_timeout,
             code: code.map_err(linked)?,
             engine: engine.clone(),
             clock: self.engines.clock(),

@@ -68,10 +68,11 @@ impl ResourceLimiter for Limiter {
 mod tests {
     use super::*;
     use crate::limits::Limits;
+    use std::time::Duration;
 
     #[test]
     fn memories_and_tables_count_together() {
-        let meter = Arc::new(Meter::new(&Limits::default()));
+        let meter = Arc::new(Meter::new(&Limits::default(), Duration::MAX));
         let mut limiter = Limiter::new(1000, Arc::clone(&meter));
         assert!(limiter.memory_growing(0, 600, None).unwrap());
         assert!(!limiter.memory_growing(0, 600, None).unwrap());
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_growth_that_failed_is_taken_back() {
-        let mut limiter = Limiter::new(1000, Arc::new(Meter::new(&Limits::default())));
+        let mut limiter = Limiter::new(1000, Arc::new(Meter::new(&Limits::default(), Duration::MAX)));
         assert!(limiter.memory_growing(0, 1000, None).unwrap());
         limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
         assert!(limiter.memory_growing(0, 1000, None).unwrap());

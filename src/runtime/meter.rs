@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Meter {
     cpu_max: Duration,
     timeout: Option<Duration>,
+    /// How long the guest waits for the next byte of its upload. That time is not billed to it, so it has its own bound.
+    body_timeout: Duration,
     started: Instant,
     cpu_nanos: AtomicU64,
     /// The thread's CPU clock when the poll under way began.
@@ -58,13 +60,20 @@ pub(super) enum Stop {
     /// It ran longer than it may.
     #[error("the guest ran longer than its timeout")]
     Timeout,
+    /// Its client sent more than it may.
+    #[error("the upload is larger than the limit")]
+    UploadTooLarge,
+    /// Its client stopped sending.
+    #[error("the client stopped sending")]
+    UploadStalled,
 }
 
 impl Meter {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, body_timeout: Duration) -> Self {
         Self {
             cpu_max: limits.cpu,
             timeout: limits.timeout,
+            body_timeout,
             started: Instant::now(),
             cpu_nanos: AtomicU64::new(0),
             poll_began_nanos: AtomicU64::new(0),
@@ -112,8 +121,24 @@ impl Meter {
         self.gave_turn.swap(false, Relaxed)
     }
 
+    /// Of a guest that waits: whether it must stop, and if not, when to ask again, if ever.
+    pub(super) fn check_waiting(&self) -> Result<Option<Duration>, Stop> {
+        if self.upload.too_large() {
+            return Err(Stop::UploadTooLarge);
+        }
+        let until_timeout = self.time_left();
+        if until_timeout.is_some_and(|left| left.is_zero()) {
+            return Err(Stop::Timeout);
+        }
+        let until_stalled = self.upload.waiting(self.started).map(|waited| self.body_timeout.saturating_sub(waited));
+        if until_stalled.is_some_and(|left| left.is_zero()) {
+            return Err(Stop::UploadStalled);
+        }
+        Ok(until_timeout.into_iter().chain(until_stalled).min())
+    }
+
     /// Wall time until the timeout; `None` if there is no timeout. Waiting for the client's upload does not count.
-    pub(super) fn time_left(&self) -> Option<Duration> {
+    fn time_left(&self) -> Option<Duration> {
         let allowed = self.timeout? + self.upload.waited(self.started);
         Some(allowed.saturating_sub(self.started.elapsed()))
     }
@@ -189,10 +214,15 @@ impl UploadMeter {
         }
     }
 
+    /// All waits so far.
     fn waited(&self, started: Instant) -> Duration {
-        let since = self.waiting_since.load(Relaxed);
-        let under_way = if since == 0 { 0 } else { nanos(started.elapsed()).saturating_sub(since - 1) };
-        Duration::from_nanos(self.waited_nanos.load(Relaxed) + under_way)
+        Duration::from_nanos(self.waited_nanos.load(Relaxed)) + self.waiting(started).unwrap_or_default()
+    }
+
+    /// The wait under way.
+    fn waiting(&self, started: Instant) -> Option<Duration> {
+        let since = self.waiting_since.load(Relaxed).checked_sub(1)?;
+        Some(started.elapsed().saturating_sub(Duration::from_nanos(since)))
     }
 }
 
@@ -211,7 +241,7 @@ mod tests {
             cpu: Duration::from_millis(cpu),
             ..Limits::default()
         };
-        Meter::new(&limits)
+        Meter::new(&limits, Duration::from_millis(50))
     }
 
     fn spin(duration: Duration) {
@@ -243,9 +273,18 @@ mod tests {
         let meter = meter(10, 60_000);
         meter.upload.wait_begins(meter.started());
         std::thread::sleep(Duration::from_millis(15));
-        assert!(!meter.time_left().unwrap().is_zero());
+        assert!(meter.check_waiting().is_ok());
         meter.upload.wait_ends(meter.started());
         std::thread::sleep(Duration::from_millis(15));
-        assert_eq!(meter.time_left(), Some(Duration::ZERO));
+        assert_eq!(meter.check_waiting(), Err(Stop::Timeout));
+    }
+
+    #[test]
+    fn a_client_that_stops_sending_is_not_waited_for_for_ever() {
+        let meter = meter(60_000, 60_000);
+        meter.upload.wait_begins(meter.started());
+        assert!(meter.check_waiting().unwrap().is_some_and(|left| left <= Duration::from_millis(50)));
+        std::thread::sleep(Duration::from_millis(55));
+        assert_eq!(meter.check_waiting(), Err(Stop::UploadStalled));
     }
 }

@@ -7,7 +7,8 @@ use super::ingress::strip_host_headers;
 use super::observe::Observation;
 use crate::receipt::Outcome;
 use crate::runtime::gate::Refused;
-use crate::runtime::invoke::{GuestBody, InvokeError};
+use crate::runtime::guest::InvokeError;
+use crate::runtime::response::GuestBody;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -25,6 +26,7 @@ fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::NoRoute => (StatusCode::NOT_FOUND, "No function has a route for this host and path."),
         Outcome::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "This path is answered for other methods."),
         Outcome::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The upload is larger than the function takes."),
+        Outcome::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The upload stopped in its middle."),
         Outcome::Busy => (StatusCode::SERVICE_UNAVAILABLE, "The function is busy; try again."),
         Outcome::Trap => (StatusCode::BAD_GATEWAY, "The function failed."),
         Outcome::NoResponse => (StatusCode::BAD_GATEWAY, "The function gave no response."),
@@ -96,7 +98,7 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
     // Strings and numbers cannot fail to become JSON.
     let body = serde_json::to_vec(&body).unwrap_or_default();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if close || outcome == Outcome::BodyTooLarge {
+    if close || matches!(outcome, Outcome::BodyTooLarge | Outcome::BodyTimeout) {
         // The rest of an upload that nobody wants is not read either.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

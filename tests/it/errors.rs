@@ -140,3 +140,30 @@ async fn a_host_that_is_none_is_400() {
     host.send(Request::get("/x").header("host", "user@example.com")).await.assert_problem(400, "bad_request");
     host.send(Request::get("/x").header("host", "a b")).await.assert_problem(400, "bad_request");
 }
+
+#[tokio::test]
+async fn an_upload_that_stops_in_its_middle_is_408() {
+    let host = TestHost::with(
+        "name = \"test\"\n[host]\nbody-timeout = \"300ms\"\n[functions.cgi]\ncomponent = \"{cgi.wasm}\"\nroutes = [\"/cgi/{*rest}\"]\n",
+    );
+    let mut stream = tokio::net::TcpStream::connect(host.address()).await.unwrap();
+    let beginning = b"POST /cgi/x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nonly this";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, beginning).await.unwrap();
+    let mut text = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 408 ") && text.contains("\"body_timeout\""), "{text}");
+}
+
+/// A client that reads the head and then nothing: its guest ends by its timeout all the same.
+#[tokio::test]
+async fn a_client_that_stops_reading_keeps_no_sandbox() {
+    let settings = "limits = { concurrency = 1, timeout = \"500ms\", queue-wait = \"30s\" }";
+    for guest in ["misbehave", "misbehave-p3"] {
+        let host = TestHost::of_guest(guest, settings);
+        let mut connection = host.connect().await;
+        let response = connection.begin(Request::get(&format!("/{guest}/pour"))).await.unwrap();
+        assert_eq!(response.status(), 200);
+        host.get(&format!("/{guest}/counter")).await.assert_ok("1\n");
+        drop(response);
+    }
+}

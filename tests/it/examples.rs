@@ -84,6 +84,12 @@ async fn config_shows_its_own_configuration() {
 }
 
 #[tokio::test]
+async fn misbehave_p3_is_answered_for() {
+    demo().get("/misbehave-p3/trap").await.assert_problem(502, "trap");
+    demo().get("/misbehave-p3/counter").await.assert_ok("1\n");
+}
+
+#[tokio::test]
 async fn misbehave_is_answered_for() {
     demo().get("/misbehave/trap").await.assert_problem(502, "trap");
     demo().get("/misbehave/counter").await.assert_ok("1\n");

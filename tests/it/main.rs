@@ -31,3 +31,4 @@ mod shutdown;
 mod streaming;
 mod support;
 mod tidy;
+mod wasi03;

@@ -30,6 +30,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Misbehave {
             "panic-in-mid-stream" => panic_in_mid_stream(answer),
             "unfinished" => unfinished(answer),
             "short" => short(answer),
+            "pour" => pour(answer),
             "flood" => flood(answer, number),
             "endless-line" => endless_line(answer, number),
             "counter" => counter(answer),
@@ -136,6 +137,12 @@ fn panic_in_mid_stream(answer: ResponseOutparam) {
         wait(10);
     }
     panic!("in mid-stream, on purpose");
+}
+
+/// Writes for as long as anybody takes it.
+fn pour(answer: ResponseOutparam) {
+    let (_body, stream) = begin(answer, Fields::new());
+    while stream.blocking_write_and_flush(&[b'x'; 4096]).is_ok() {}
 }
 
 /// Returns with a body that was begun and dropped.

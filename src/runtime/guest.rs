@@ -1,0 +1,153 @@
+//! A guest at work, held to its limits; and the ways in which it can fail.
+//!
+//! **Invariant:** a guest that is not polled any more is dropped, and its sandbox with it, as soon as it has ended.
+
+use super::meter::{Meter, Stop};
+use crate::receipt::Outcome;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::time::Sleep;
+use wasmtime_wasi::I32Exit;
+
+/// Why a request got no answer from its guest, or not all of one.
+#[derive(Debug, thiserror::Error)]
+pub enum InvokeError {
+    /// The guest trapped or panicked.
+    #[error("the guest trapped: {0}")]
+    Trap(String),
+    /// The guest ended its program while it was to answer.
+    #[error("the guest exited with status {0}")]
+    Exit(i32),
+    /// The guest is done and gave no response.
+    #[error("the guest gave no response{0}")]
+    NoResponse(String),
+    /// The guest gave an error code of `wasi:http` in place of a response.
+    #[error("the guest answered with the error code {0}")]
+    GuestError(String),
+    /// Over `timeout`.
+    #[error("the guest ran longer than its timeout")]
+    Timeout,
+    /// Over `cpu`.
+    #[error("the guest used more CPU time than its limit")]
+    CpuLimit,
+    /// Trapped after a growth over `memory` was refused.
+    #[error("the guest wanted more memory than its limit, and trapped: {0}")]
+    MemoryLimit(String),
+    /// The upload is over `request-body`.
+    #[error("the upload is larger than the limit")]
+    BodyTooLarge,
+    /// The client stopped sending in the middle of its upload.
+    #[error("the client stopped sending in the middle of its upload")]
+    UploadStalled,
+    /// The sandbox could not be made.
+    #[error("the sandbox could not be made: {0}")]
+    Host(String),
+}
+
+impl InvokeError {
+    /// The stable code of this failure.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Trap(_) | Self::Exit(_) => Outcome::Trap,
+            Self::NoResponse(_) => Outcome::NoResponse,
+            Self::GuestError(_) => Outcome::GuestError,
+            Self::Timeout => Outcome::Timeout,
+            Self::CpuLimit => Outcome::CpuLimit,
+            Self::MemoryLimit(_) => Outcome::MemoryLimit,
+            Self::BodyTooLarge => Outcome::BodyTooLarge,
+            Self::UploadStalled => Outcome::BodyTimeout,
+            Self::Host(_) => Outcome::Host,
+        }
+    }
+}
+
+/// A guest's work: instantiate, call, and whatever it does until it has ended.
+pub(super) type GuestFuture = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>;
+
+/// A guest at work.
+pub(super) struct Guest {
+    /// Nothing once it has ended.
+    future: Option<GuestFuture>,
+    pub(super) meter: Arc<Meter>,
+    /// Registered when there is first something to wait for, and not before: most never wait.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Guest {
+    pub(super) fn new(future: GuestFuture, meter: Arc<Meter>) -> Self {
+        Self { future: Some(future), meter, sleep: None }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.future.is_some()
+    }
+
+    /// Stops it, wherever it is.
+    pub(super) fn stop(&mut self) {
+        self.future = None;
+    }
+
+    /// Lets the guest work until it waits or ends. Ready again and again once it has ended well.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), InvokeError>> {
+        let Some(future) = &mut self.future else { return Poll::Ready(Ok(())) };
+        let result = match self.meter.count_cpu(|| future.as_mut().poll(cx)) {
+            Poll::Ready(Ok(())) => Ok(()),
+            Poll::Ready(Err(error)) => Err(self.classify(&error)),
+            Poll::Pending => match self.poll_limits(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(error) => Err(error),
+            },
+        };
+        self.stop();
+        Poll::Ready(result)
+    }
+
+    /// Ready when a limit is passed that the epochs do not see: of a guest that waits, or of a body without a guest.
+    pub(super) fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<InvokeError> {
+        loop {
+            let left = match self.meter.check_waiting() {
+                Ok(Some(left)) => left,
+                Ok(None) => return Poll::Pending,
+                Err(stop) => return Poll::Ready(InvokeError::of_stop(stop)),
+            };
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // It was set before the guest waited for its upload, and there is time left.
+            self.sleep = None;
+        }
+    }
+
+    fn classify(&self, error: &wasmtime::Error) -> InvokeError {
+        let text = format!("{error:#}");
+        if self.meter.upload.too_large() {
+            return InvokeError::BodyTooLarge;
+        }
+        if let Some(stop) = error.downcast_ref::<Stop>() {
+            return InvokeError::of_stop(*stop);
+        }
+        if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
+            return InvokeError::Exit(*status);
+        }
+        if self.meter.memory_refused() {
+            return InvokeError::MemoryLimit(text);
+        }
+        if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+            return InvokeError::Host(text);
+        }
+        InvokeError::Trap(text)
+    }
+}
+
+impl InvokeError {
+    pub(super) fn of_stop(stop: Stop) -> Self {
+        match stop {
+            Stop::CpuLimit => Self::CpuLimit,
+            Stop::Timeout => Self::Timeout,
+            Stop::UploadTooLarge => Self::BodyTooLarge,
+            Stop::UploadStalled => Self::UploadStalled,
+        }
+    }
+}
