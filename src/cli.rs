@@ -52,6 +52,13 @@ impl ManifestArgs {
     }
 }
 
+/// Prints a command's answer. Whoever reads it may have stopped reading, which is no failure.
+fn print(answer: &str) {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(answer.as_bytes()).and_then(|()| stdout.flush());
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -66,6 +66,18 @@ impl fmt::Display for Name {
     }
 }
 
+/// How the names of headers begin that the host speaks, and nobody else.
+pub const HOST_HEADERS: &str = "fnhost-";
+
+/// Takes the host's own headers out. They mean something only when the host writes them.
+pub fn strip_host_headers(headers: &mut http::HeaderMap) {
+    let forged =
+        |headers: &http::HeaderMap| headers.keys().find(|name| name.as_str().starts_with(HOST_HEADERS)).cloned();
+    while let Some(name) = forged(headers) {
+        headers.remove(name);
+    }
+}
+
 /// The host's own name of one request: 48 bits of Unix time in milliseconds, then 80 random bits, as 32 hex digits
 /// (the layout of a UUID version 7, RFC 9562 5.7, without its version bits), so that ids sort by time. Always made
 /// here, never taken from a client.

@@ -49,6 +49,21 @@ pub fn swap_possible() -> bool {
     true
 }
 
+/// Raises the number of files that may be open to what the system allows (setrlimit(2)): each connection is one.
+#[cfg(unix)]
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
+/// Nothing is known elsewhere.
+#[cfg(not(unix))]
+pub fn raise_file_limit() {}
+
 /// Makes `folder` and those above it, and closes it to other users (mode 0700).
 pub fn create_private_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]

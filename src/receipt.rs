@@ -42,6 +42,8 @@ pub enum Outcome {
     BadRequest,
     /// The upload was larger than `request-body`.
     BodyTooLarge,
+    /// The request's headers are more than its function can be given.
+    HeadersTooLarge,
     /// The client stopped sending in the middle of its upload.
     BodyTimeout,
     /// The guest trapped, panicked or exited before it was done.
@@ -72,6 +74,7 @@ impl Outcome {
             Self::Busy => "busy",
             Self::BadRequest => "bad_request",
             Self::BodyTooLarge => "body_too_large",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::Trap => "trap",
             Self::NoResponse => "no_response",

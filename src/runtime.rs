@@ -14,6 +14,7 @@ mod limiter;
 mod meter;
 pub mod response;
 mod sandbox;
+mod text;
 mod upload;
 
 pub use meter::Usage;

@@ -5,6 +5,7 @@
 mod ingress;
 mod observe;
 mod respond;
+mod socket;
 pub mod summary;
 mod tasks;
 
@@ -18,17 +19,22 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use observe::Observer;
+use socket::{Socket, SocketView};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use summary::Summary;
 use tasks::Tasks;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
 use tower_service::Service;
 
 /// Connections that the kernel holds ready for the host to accept.
@@ -38,6 +44,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long an idle HTTP/1.1 connection stays open once the host is stopping. A client that sends a request at that very
 /// moment still gets its answer, with `Connection: close`; without such a pause it would get a reset.
 const DRAIN_LINGER: Duration = Duration::from_millis(500);
+/// How often a client whose answer takes its time is looked at: it may have left without a word.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often bodies that nobody reads are held against their deadlines.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes of one request's head, and streams of one HTTP/2 connection.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_MAX: u32 = 256;
@@ -85,6 +95,9 @@ pub fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
 
 /// Serves until `stop` completes, then lets requests finish for `shutdown-grace`. Says how many it had to cut off.
 pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Output = ()>) -> usize {
+    // A set stops what is in it when it is dropped, at the end of this function.
+    let mut sweeper = JoinSet::new();
+    sweeper.spawn(sweep(Arc::clone(&host)));
     let (drain, draining) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(host.settings.connections as usize));
     let local = listener.local_addr().unwrap_or(host.settings.listen);
@@ -116,13 +129,32 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
         }
     }
     host.draining.store(true, Ordering::Release);
-    // Whoever the kernel has let in already has been promised an answer.
-    while let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+    for (stream, peer) in accept_the_rest(listener) {
         host.tasks.spawn(serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone()));
     }
-    drop(listener);
     let _ = drain.send(true);
     host.tasks.finish_within(host.settings.shutdown_grace).await
+}
+
+/// Whoever the kernel has let in already has been promised an answer. The listener is asked itself, until it has
+/// nobody: what the runtime remembers of its readiness may be old.
+fn accept_the_rest(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let accepted = std::iter::from_fn(|| listener.accept().ok());
+    let usable = accepted.filter_map(|(stream, peer)| {
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
+    });
+    usable.collect()
+}
+
+/// Ends bodies that are over their time and that nobody reads, for as long as it is polled.
+async fn sweep(host: Arc<Host>) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        host.live.current().engines.sweep();
+    }
 }
 
 /// The two ends of a connection.
@@ -136,7 +168,10 @@ struct Ends {
 #[derive(Debug, Clone)]
 struct Peer {
     ends: Ends,
+    socket: SocketView,
     seen: Arc<Seen>,
+    /// Told of a response that is over its time and that the client does not read.
+    stalled: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -151,9 +186,25 @@ struct Seen {
 struct Answering(Arc<Seen>);
 
 impl Peer {
+    fn new(socket: SocketView, ends: Ends) -> Self {
+        Self { ends, socket, seen: Arc::default(), stalled: Arc::default() }
+    }
+
     fn answering(&self) -> Answering {
         self.seen.answering.fetch_add(1, Ordering::Relaxed);
         Answering(Arc::clone(&self.seen))
+    }
+
+    fn is_http2(&self) -> bool {
+        self.seen.http2.load(Ordering::Relaxed)
+    }
+
+    fn requests(&self) -> u64 {
+        self.seen.requests.load(Ordering::Relaxed)
+    }
+
+    fn is_answering(&self) -> bool {
+        self.seen.answering.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -164,28 +215,33 @@ impl Drop for Answering {
 }
 
 async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut draining: watch::Receiver<bool>) {
-    // Small frames must not wait for the acknowledgement of the one before: some 40 ms each on Linux (Nagle).
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
     let header_timeout = host.settings.header_timeout;
     let builder = connection_builder(header_timeout);
-    let peer = Peer { ends, seen: Arc::default() };
+    let socket = Socket::new(stream);
+    let peer = Peer::new(socket.view(), ends);
     let service = ConnectionService { handler: ingress::handle.with_state(host), peer: peer.clone() };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service)));
     // hyper bounds the head of each request of HTTP/1.1, but neither the bytes from which it tells the protocol nor the
     // first request of HTTP/2.
     let mut first_request = pin!(tokio::time::sleep(header_timeout));
     let mut first_is_due = true;
+    let mut look = None;
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => return log_end(ended),
             () = first_request.as_mut(), if first_is_due => {
-                if peer.seen.requests.load(Ordering::Relaxed) == 0 {
+                if peer.requests() == 0 {
                     return;
                 }
                 first_is_due = false;
+            }
+            // One stalled stream says nothing of the others on its connection.
+            () = peer.stalled.notified(), if !peer.is_http2() => return,
+            () = poll_fn(|cx| poll_look(&peer, &mut look, cx)) => {
+                if peer.socket.client_left() {
+                    return;
+                }
             }
             _ = draining.wait_for(|draining| *draining) => break,
         }
@@ -193,9 +249,9 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
     // HTTP/2 can say which requests it will still answer. HTTP/1.1 cannot, so it is closed once it has been idle for a
     // while; until then, each answer says that it is the last.
     let mut answered = None;
-    while !peer.seen.http2.load(Ordering::Relaxed) {
-        let requests = peer.seen.requests.load(Ordering::Relaxed);
-        if answered == Some(requests) && peer.seen.answering.load(Ordering::Relaxed) == 0 {
+    while !peer.is_http2() {
+        let requests = peer.requests();
+        if answered == Some(requests) && !peer.is_answering() {
             break;
         }
         answered = Some(requests);
@@ -205,6 +261,18 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
     }
     connection.as_mut().graceful_shutdown();
     log_end(connection.await);
+}
+
+/// Ready when it is time to look at a client that waits for an answer; its timer is set when one first has to wait.
+fn poll_look(peer: &Peer, look: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
+    if !peer.is_answering() {
+        *look = None;
+        return Poll::Pending;
+    }
+    let sleep = look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_INTERVAL)));
+    std::task::ready!(sleep.as_mut().poll(cx));
+    *look = None;
+    Poll::Ready(())
 }
 
 fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {

@@ -12,13 +12,12 @@ pub(super) struct CheckArgs {
     manifest: ManifestArgs,
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let manifest = args.manifest.read()?;
     let waiting = Waiting::new();
     let release = install::install(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
     drop(waiting);
     let (functions, routes) = (release.functions.len(), release.routes.iter().count());
-    println!("{}: {functions} functions and {routes} routes are ready to serve", manifest.name);
+    super::print(&format!("{}: {functions} functions and {routes} routes are ready to serve\n", manifest.name));
     Ok(())
 }

@@ -5,7 +5,6 @@ use crate::limits::{Limits, show_duration, show_size};
 use crate::manifest::FunctionSpec;
 use crate::runtime::component;
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
 pub(super) fn run(args: &ManifestArgs) -> anyhow::Result<()> {
     let manifest = args.read()?;
     let mut rows = vec![["METHOD", "HOST", "PATH", "FUNCTION", "KIND", "LIMITS"].map(str::to_owned)];
@@ -24,10 +23,11 @@ pub(super) fn run(args: &ManifestArgs) -> anyhow::Result<()> {
     }
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..6).map(width).collect();
-    for row in &rows {
+    let lines = rows.iter().map(|row| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
-    }
+        cells.join("  ").trim_end().to_owned() + "\n"
+    });
+    super::print(&lines.collect::<String>());
     Ok(())
 }
 

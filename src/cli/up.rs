@@ -3,6 +3,7 @@
 use super::logging::{self, Format};
 use super::progress::Waiting;
 use super::{ManifestArgs, build};
+use crate::platform;
 use crate::release::install;
 use crate::server::{self, Host};
 use anyhow::Context as _;
@@ -34,6 +35,7 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
     let _log = logging::start(args.log);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listen = manifest.host.listen;
+        platform::raise_file_limit();
         // The port first: to learn that it is taken, nobody should have to wait for a build.
         let socket = server::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
         if !args.no_build {
@@ -50,20 +52,14 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
         if cut_off > 0 {
             tracing::warn!(connections = cut_off, "the grace was over and not everything had finished");
         }
-        print_summary(&host);
+        super::print(&host.summary().to_string());
         Ok(())
     })
 }
 
 /// The first line on stdout: whoever started the host may be waiting for it. It can be called from here on.
-#[expect(clippy::print_stdout, reason = "an interface")]
 fn announce(address: SocketAddr) {
-    println!("listening on http://{address}");
-}
-
-#[expect(clippy::print_stdout, reason = "the command's answer")]
-fn print_summary(host: &Host) {
-    print!("{}", host.summary());
+    super::print(&format!("listening on http://{address}\n"));
 }
 
 /// Completes when the process is asked to end: SIGTERM, or Ctrl-C.

@@ -4,13 +4,13 @@
 //! of a small request; 0.3 components need it on. Code is compiled by engines that allocate nothing ([`Compilers`]),
 //! because a pool is sized from what the compiled components need ([`Engines`]).
 
-use super::response::{Stream, Streams};
+use super::response::Streams;
 use crate::limits::MEMORY_BYTES_MAX;
 use crate::platform;
 use crate::receipt::Kind;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -20,9 +20,6 @@ pub(super) const EPOCH_TICK: Duration = Duration::from_millis(1);
 /// Epochs without any sandbox after which the clock stands still, so that an idle host wakes nobody.
 const IDLE_TICKS: u32 = 1000;
 
-/// Epochs between two looks at the bodies that stream.
-const SWEEP_TICKS: u32 = 100;
-
 /// The most core instances of one component. Each is counted, not reserved, so the bound can be generous: Python's
 /// components have about a dozen.
 const CORE_INSTANCES_MAX: u32 = 256;
@@ -31,6 +28,10 @@ const MEMORIES_MAX: u32 = 16;
 const TABLES_MAX: u32 = 64;
 /// The most bytes of bookkeeping for one component, its core instances included; 1 MiB is too little for .NET.
 const INSTANCE_BYTES_MAX: usize = 4 << 20;
+/// Stacks for each sandbox: in 0.3, each task that waits in a synchronous call has its own. Address space alone.
+const STACKS_EACH: u32 = 16;
+/// The most elements of a table at its start.
+pub(super) const TABLE_ELEMENTS_MAX: u64 = 1_000_000;
 /// Elements of a table, if no component needs more.
 const TABLE_ELEMENTS_MIN: u64 = 20_000;
 /// How much of a memory, and of a table, stays mapped for the slot's next sandbox, and is cleared in place of being
@@ -111,6 +112,7 @@ pub struct Engines {
     plain: Engine,
     concurrent: Engine,
     clock: Clock,
+    streams: Arc<Streams>,
     allocation: Allocation,
 }
 
@@ -164,7 +166,7 @@ impl Engines {
             }
         };
         let clock = Clock::start(vec![plain.clone(), concurrent.clone()]);
-        Ok(Self { plain, concurrent, clock, allocation })
+        Ok(Self { plain, concurrent, clock, streams: Arc::default(), allocation })
     }
 
     pub(super) fn engine(&self, kind: Kind) -> &Engine {
@@ -176,6 +178,15 @@ impl Engines {
 
     pub(super) fn clock(&self) -> ClockHandle {
         self.clock.handle()
+    }
+
+    pub(super) fn streams(&self) -> Arc<Streams> {
+        Arc::clone(&self.streams)
+    }
+
+    /// Ends the bodies whose time is over and that nobody reads. To be called several times a second, in a runtime.
+    pub fn sweep(&self) {
+        self.streams.sweep();
     }
 
     /// Where sandboxes get their memory from.
@@ -192,6 +203,9 @@ fn config(concurrent: bool) -> Config {
         .wasm_component_model_async(concurrent)
         .concurrency_support(concurrent)
         .epoch_interruption(true)
+        // The limiter takes back what a failed growth was allowed, and with 64-bit memories and tables wasmtime reports
+        // failures of growths that it never asked about.
+        .wasm_memory64(false)
         // Backtraces walk frame pointers. The tables are for native unwinders, and registering them costs each load.
         .native_unwind_info(false)
         // JavaScript and Python come with a heap of some ten MiB that was filled at build time.
@@ -224,7 +238,7 @@ impl Pool {
             concurrency,
             memories: pool.memories.max(needs.memories.min(MEMORIES_MAX)),
             tables: pool.tables.max(needs.tables.min(TABLES_MAX)),
-            table_elements: pool.table_elements.max(needs.table_elements),
+            table_elements: pool.table_elements.max(needs.table_elements.min(TABLE_ELEMENTS_MAX)),
             ..pool
         })
     }
@@ -235,7 +249,7 @@ impl Pool {
             .total_core_instances(self.concurrency.saturating_mul(CORE_INSTANCES_MAX))
             .total_memories(self.concurrency.saturating_mul(self.memories))
             .total_tables(self.concurrency.saturating_mul(self.tables))
-            .total_stacks(self.concurrency)
+            .total_stacks(self.concurrency.saturating_mul(STACKS_EACH))
             .max_core_instances_per_component(CORE_INSTANCES_MAX)
             .max_memories_per_component(self.memories)
             .max_tables_per_component(self.tables)
@@ -270,7 +284,6 @@ struct ClockState {
     parked: AtomicBool,
     stop: AtomicBool,
     thread: std::sync::OnceLock<thread::Thread>,
-    streams: Streams,
 }
 
 impl Clock {
@@ -280,7 +293,6 @@ impl Clock {
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread: std::sync::OnceLock::new(),
-            streams: Streams::default(),
         });
         let state = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -301,14 +313,10 @@ impl Clock {
 
 impl ClockState {
     fn run(&self, engines: &[Engine]) {
-        let (mut idle_ticks, mut ticks) = (0, 0_u32);
+        let mut idle_ticks = 0;
         while !self.stop.load(Ordering::Acquire) {
             thread::sleep(EPOCH_TICK);
             engines.iter().for_each(Engine::increment_epoch);
-            ticks = ticks.wrapping_add(1);
-            if ticks.is_multiple_of(SWEEP_TICKS) {
-                self.streams.sweep();
-            }
             idle_ticks = if self.alive.load(Ordering::Relaxed) == 0 { idle_ticks + 1 } else { 0 };
             if idle_ticks > IDLE_TICKS {
                 idle_ticks = 0;
@@ -351,13 +359,6 @@ impl ClockHandle {
             thread.unpark();
         }
         Alive(Arc::clone(&self.0))
-    }
-}
-
-impl ClockHandle {
-    /// Sees to it that a body which streams ends by its deadline.
-    pub(super) fn watch(&self, stream: Weak<Mutex<Stream>>) {
-        self.0.streams.watch(stream);
     }
 }
 

@@ -6,8 +6,9 @@
 
 use super::capability;
 use super::component::Component;
-use super::engine::{ClockHandle, Compilers, Engines, Needs};
+use super::engine::{ClockHandle, Compilers, Engines, Needs, TABLE_ELEMENTS_MAX};
 use super::gate::{Gate, HostGate};
+use super::response::Streams;
 use super::sandbox::State;
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, show_size};
@@ -35,6 +36,7 @@ pub struct Function {
     pub(super) code: Code,
     pub(super) engine: Engine,
     pub(super) clock: ClockHandle,
+    pub(super) streams: Arc<Streams>,
     pub(super) env: Vec<(String, String)>,
     pub(super) config: Arc<[(String, String)]>,
     pub(super) outbound: capability::outbound::Outbound,
@@ -149,6 +151,10 @@ impl<'e> Loader<'e> {
         if needs.memory_bytes > limit_bytes {
             return Err(FunctionError::Memory { needs_bytes: needs.memory_bytes, limit_bytes });
         }
+        if needs.table_elements > TABLE_ELEMENTS_MAX {
+            let (needs, most) = (needs.table_elements, TABLE_ELEMENTS_MAX);
+            return Err(FunctionError::Pool(format!("it has a table of {needs} elements, and {most} are allowed")));
+        }
         let engine = self.engines.engine(kind);
         #[expect(unsafe_code, reason = "`storage::artifacts` hands out only files that this program wrote, unchanged")]
         // SAFETY: the bytes were made by `serialize` for a component of ours, are in a folder that is closed to
@@ -175,6 +181,7 @@ impl<'e> Loader<'e> {
             code: code.map_err(linked)?,
             engine: engine.clone(),
             clock: self.engines.clock(),
+            streams: self.engines.streams(),
             env: settings.env,
             config: settings.config.into(),
             outbound: capability::outbound::Outbound::new(settings.outbound),

@@ -3,6 +3,8 @@
 //! **Invariant:** a guest that is not polled any more is dropped, and its sandbox with it, as soon as it has ended.
 
 use super::meter::{Meter, Stop};
+use super::sandbox::Sandbox;
+use super::text::printable;
 use crate::receipt::Outcome;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,6 +42,12 @@ pub enum InvokeError {
     /// The client stopped sending in the middle of its upload.
     #[error("the client stopped sending in the middle of its upload")]
     UploadStalled,
+    /// The client went away in the middle of its upload, and the guest went down with it.
+    #[error("the client went away in the middle of its upload")]
+    UploadBroken,
+    /// The request's headers are more than a command's environment can hold.
+    #[error("the request's headers do not fit into a command's environment")]
+    HeadersTooLarge,
     /// The sandbox could not be made.
     #[error("the sandbox could not be made: {0}")]
     Host(String),
@@ -57,54 +65,67 @@ impl InvokeError {
             Self::MemoryLimit(_) => Outcome::MemoryLimit,
             Self::BodyTooLarge => Outcome::BodyTooLarge,
             Self::UploadStalled => Outcome::BodyTimeout,
+            Self::UploadBroken => Outcome::ClientGone,
+            Self::HeadersTooLarge => Outcome::HeadersTooLarge,
             Self::Host(_) => Outcome::Host,
         }
     }
 }
 
+/// The most bytes of a trap's text, which has names from the guest's own file in it.
+const TRAP_TEXT_BYTES_MAX: usize = 8 << 10;
+/// The most bytes of what a guest says of its own failure.
+const ERROR_TEXT_BYTES_MAX: usize = 1 << 10;
+
 /// A guest's work: instantiate, call, and whatever it does until it has ended.
-pub(super) type GuestFuture = Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send>>;
+pub(super) type GuestFuture = Pin<Box<dyn Future<Output = (Sandbox, wasmtime::Result<()>)> + Send>>;
 
 /// A guest at work.
 pub(super) struct Guest {
-    /// Nothing once it has ended.
-    future: Option<GuestFuture>,
+    state: GuestState,
     pub(super) meter: Arc<Meter>,
     /// Registered when there is first something to wait for, and not before: most never wait.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
+enum GuestState {
+    Running(GuestFuture),
+    /// It has ended well. What it left of its body may still be in its sandbox.
+    Ended(#[expect(dead_code, reason = "held to be dropped, later")] Sandbox),
+    Gone,
+}
+
 impl Guest {
     pub(super) fn new(future: GuestFuture, meter: Arc<Meter>) -> Self {
-        Self { future: Some(future), meter, sleep: None }
+        Self { state: GuestState::Running(future), meter, sleep: None }
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.future.is_some()
+        matches!(self.state, GuestState::Running(_))
     }
 
-    /// Stops it, wherever it is.
+    /// Stops it, wherever it is, and drops its sandbox.
     pub(super) fn stop(&mut self) {
-        self.future = None;
+        self.state = GuestState::Gone;
     }
 
     /// Lets the guest work until it waits or ends. Ready again and again once it has ended well.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), InvokeError>> {
-        let Some(future) = &mut self.future else { return Poll::Ready(Ok(())) };
-        let result = match self.meter.count_cpu(|| future.as_mut().poll(cx)) {
-            Poll::Ready(Ok(())) => Ok(()),
-            Poll::Ready(Err(error)) => Err(self.classify(&error)),
-            Poll::Pending => match self.poll_limits(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(error) => Err(error),
-            },
+        let GuestState::Running(future) = &mut self.state else { return Poll::Ready(Ok(())) };
+        let error = match self.meter.count_cpu(|| future.as_mut().poll(cx)) {
+            Poll::Ready((sandbox, Ok(()))) => {
+                self.state = GuestState::Ended(sandbox);
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready((_sandbox, Err(error))) => self.classify(&error),
+            Poll::Pending => std::task::ready!(self.poll_limits(cx)),
         };
         self.stop();
-        Poll::Ready(result)
+        Poll::Ready(Err(error))
     }
 
-    /// Ready when a limit is passed that the epochs do not see: of a guest that waits, or of a body without a guest.
-    pub(super) fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<InvokeError> {
+    /// Ready when a guest that waits passes a limit: the epochs do not see it.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<InvokeError> {
         loop {
             let left = match self.meter.check_waiting() {
                 Ok(Some(left)) => left,
@@ -121,7 +142,7 @@ impl Guest {
     }
 
     fn classify(&self, error: &wasmtime::Error) -> InvokeError {
-        let text = format!("{error:#}");
+        let text = printable(format!("{error:#}").as_bytes(), TRAP_TEXT_BYTES_MAX);
         if self.meter.upload.too_large() {
             return InvokeError::BodyTooLarge;
         }
@@ -142,6 +163,11 @@ impl Guest {
 }
 
 impl InvokeError {
+    /// What a guest says of its failure, as much as may be kept of it.
+    pub(super) fn of_guest(text: &str) -> Self {
+        Self::GuestError(printable(text.as_bytes(), ERROR_TEXT_BYTES_MAX))
+    }
+
     pub(super) fn of_stop(stop: Stop) -> Self {
         match stop {
             Stop::CpuLimit => Self::CpuLimit,

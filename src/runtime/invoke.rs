@@ -22,6 +22,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
@@ -37,6 +38,8 @@ pub struct Call {
     pub client_address: String,
     /// How many bytes of the path belong to the route, before its first parameter.
     pub route_prefix_bytes: usize,
+    /// Told when the response is over its time and its client does not even read that.
+    pub stalled: Arc<Notify>,
 }
 
 /// What a request uses, from its permit on. Cheap to clone, and live.
@@ -88,45 +91,58 @@ where
     let log = GuestLog::new(function.name.clone(), call.request_id);
     let (future, head): (GuestFuture, HeadSource) = match &function.code {
         Code::Http02(pre) => {
-            let sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
+            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
-            let run = run_http02(sandbox, pre.clone(), request, call.https, slot.clone(), Arc::clone(meter));
+            let (pre, head, meter) = (pre.clone(), slot.clone(), Arc::clone(meter));
+            let run = async move {
+                let result = run_http02(&mut sandbox, pre, request, call.https, head, meter).await;
+                (sandbox, result)
+            };
             (Box::pin(run), HeadSource::Slot(slot))
         }
         Code::Http03(pre) => {
-            let sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
+            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
-            let run = run_http03(sandbox, pre.clone(), request, slot.clone(), Arc::clone(meter));
+            let (pre, head, meter) = (pre.clone(), slot.clone(), Arc::clone(meter));
+            let run = async move {
+                let result = run_http03(&mut sandbox, pre, request, head, meter).await;
+                (sandbox, result)
+            };
             (Box::pin(run), HeadSource::Slot(slot))
         }
         Code::Command(pre) => {
+            let env = cgi::environment(&parts, &call);
+            if !cgi::fits(&env) {
+                return Err(InvokeError::HeadersTooLarge);
+            }
             let pipe = Pipe::default();
             let stdio = Stdio {
                 stdin: Stdin::Upload(UploadReader::new(upload)),
                 stdout: Stdout::Response(pipe.clone()),
                 stderr: Stdout::Log(log, Stream::Stderr),
-                env: cgi::environment(&parts, &call),
+                env,
                 args: vec![function.name.to_string()],
             };
-            let sandbox = Sandbox::new(function, permit, meter, stdio);
-            let run = run_command(sandbox, pre.clone(), pipe.clone(), Arc::clone(meter));
+            let mut sandbox = Sandbox::new(function, permit, meter, stdio);
+            let (pre, stdout, meter) = (pre.clone(), pipe.clone(), Arc::clone(meter));
+            let run = async move {
+                let result = run_command(&mut sandbox, pre, stdout, meter).await;
+                (sandbox, result)
+            };
             (Box::pin(run), HeadSource::Pipe(pipe))
         }
     };
     meter.set_store(meter.started().elapsed());
     let mut guest = Guest::new(future, Arc::clone(meter));
-    let (head, body) = poll_fn(|cx| poll_head(&mut guest, &head, cx)).await?.into_parts();
-    let body = GuestBody::new(body, guest, function.clock.alive(), |stream| function.clock.watch(stream))?;
+    let answer = poll_fn(|cx| poll_head(&mut guest, &head, cx)).await?;
+    let (head, body) = answer.response.into_parts();
+    let body = GuestBody::new(body, answer.body_read, guest, call.stalled, &function.streams)?;
     Ok(Response::from_parts(head, body))
 }
 
-fn poll_head(
-    guest: &mut Guest,
-    head: &HeadSource,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Response<WasiBody>, InvokeError>> {
+fn poll_head(guest: &mut Guest, head: &HeadSource, cx: &mut Context<'_>) -> Poll<Result<Answer, InvokeError>> {
     let polled = guest.poll(cx);
     // While nothing was sent, a guest that fails behind its answer has failed.
     if let Poll::Ready(Err(error)) = polled {
@@ -149,14 +165,21 @@ enum HeadSource {
     Pipe(Pipe),
 }
 
-type HeadSlot = Arc<Mutex<Option<Result<Response<WasiBody>, InvokeError>>>>;
+/// A guest's answer, and whom to tell that its body was read: a 0.3 guest's store is what moves the body along, so it
+/// must not end before.
+struct Answer {
+    response: Response<WasiBody>,
+    body_read: Option<oneshot::Sender<()>>,
+}
 
-fn put(slot: &HeadSlot, head: Result<Response<WasiBody>, InvokeError>) {
+type HeadSlot = Arc<Mutex<Option<Result<Answer, InvokeError>>>>;
+
+fn put(slot: &HeadSlot, head: Result<Answer, InvokeError>) {
     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
 }
 
 impl HeadSource {
-    fn take(&self, guest: &Guest) -> Option<Result<Response<WasiBody>, InvokeError>> {
+    fn take(&self, guest: &Guest) -> Option<Result<Answer, InvokeError>> {
         match self {
             Self::Slot(slot) => slot.lock().unwrap_or_else(PoisonError::into_inner).take(),
             Self::Pipe(pipe) => {
@@ -164,15 +187,17 @@ impl HeadSource {
                     // It computes, and may yet end with an error. One that waits has said what it had to say.
                     return None;
                 }
-                let head = pipe.take_head()?;
-                Some(head.map_err(|error| InvokeError::NoResponse(format!(": {error}"))))
+                Some(match pipe.take_head()? {
+                    Ok(response) => Ok(Answer { response, body_read: None }),
+                    Err(error) => Err(InvokeError::NoResponse(format!(": {error}"))),
+                })
             }
         }
     }
 }
 
 async fn run_http02(
-    mut sandbox: Sandbox,
+    sandbox: &mut Sandbox,
     pre: wasmtime_wasi_http::p2::bindings::ProxyPre<super::sandbox::State>,
     request: Request<WasiBody>,
     https: bool,
@@ -187,13 +212,19 @@ async fn run_http02(
     let mut view = sandbox.store.data_mut().http();
     let request = view.new_incoming_request(scheme, request)?;
     let answer = view.new_response_outparam_from_callback(move |answer| {
-        put(&head, answer.map_err(|code| InvokeError::GuestError(format!("{code:?}"))));
+        put(
+            &head,
+            match answer {
+                Ok(response) => Ok(Answer { response, body_read: None }),
+                Err(code) => Err(InvokeError::of_guest(&format!("{code:?}"))),
+            },
+        );
     })?;
     proxy.wasi_http_incoming_handler().call_handle(&mut sandbox.store, request, answer).await
 }
 
 async fn run_http03(
-    mut sandbox: Sandbox,
+    sandbox: &mut Sandbox,
     pre: wasmtime_wasi_http::p3::bindings::ServicePre<super::sandbox::State>,
     request: Request<WasiBody>,
     head: HeadSlot,
@@ -208,11 +239,14 @@ async fn run_http03(
         match service.handle(accessor, request).await? {
             Ok(response) => {
                 let response = accessor.with(|store| response.into_http(store, upload_result))?;
-                put(&head, Ok(response));
+                let (body_read, read) = oneshot::channel();
+                put(&head, Ok(Answer { response, body_read: Some(body_read) }));
+                // Told, or dropped: either way nobody reads any more.
+                let _ = read.await;
             }
-            Err(code) => put(&head, Err(InvokeError::GuestError(format!("{code:?}")))),
+            Err(code) => put(&head, Err(InvokeError::of_guest(&format!("{code:?}")))),
         }
-        // The guest may still be writing its body, or be at work that its client does not wait for.
+        // The guest may be at work that its client does not wait for.
         poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
         Ok(())
     });
@@ -220,7 +254,7 @@ async fn run_http03(
 }
 
 async fn run_command(
-    mut sandbox: Sandbox,
+    sandbox: &mut Sandbox,
     pre: wasmtime_wasi::p2::bindings::CommandPre<super::sandbox::State>,
     pipe: Pipe,
     meter: Arc<Meter>,

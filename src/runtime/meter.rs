@@ -9,6 +9,9 @@ use crate::platform;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+/// The slowest upload whose every wait is forgiven.
+const UPLOAD_BYTES_PER_SECOND_MIN: u64 = 16 << 10;
+
 /// Counts for one request.
 #[derive(Debug)]
 pub(super) struct Meter {
@@ -34,6 +37,7 @@ pub(super) struct Meter {
 pub(super) struct UploadMeter {
     bytes_read: AtomicU64,
     too_large: AtomicBool,
+    broke_off: AtomicBool,
     /// Nanoseconds in which the guest could not go on because the client had not sent yet.
     waited_nanos: AtomicU64,
     /// Nanoseconds after `started` at which the wait under way began, plus one; zero if there is none.
@@ -85,6 +89,7 @@ impl Meter {
             upload: UploadMeter {
                 bytes_read: AtomicU64::new(0),
                 too_large: AtomicBool::new(false),
+                broke_off: AtomicBool::new(false),
                 waited_nanos: AtomicU64::new(0),
                 waiting_since: AtomicU64::new(0),
             },
@@ -139,8 +144,16 @@ impl Meter {
 
     /// Wall time until the timeout; `None` if there is no timeout. Waiting for the client's upload does not count.
     fn time_left(&self) -> Option<Duration> {
-        let allowed = self.timeout? + self.upload.waited(self.started);
+        // A client that sends a byte now and then, or a guest that asks for one and does something else, gains no more
+        // than an honest slow client would need.
+        let bytes = self.upload.bytes_read.load(Relaxed);
+        let patience = self.body_timeout + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND_MIN);
+        let allowed = self.timeout? + self.upload.waited(self.started).min(patience);
         Some(allowed.saturating_sub(self.started.elapsed()))
+    }
+
+    pub(super) fn has_timeout(&self) -> bool {
+        self.timeout.is_some()
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -197,6 +210,15 @@ impl UploadMeter {
 
     pub(super) fn too_large(&self) -> bool {
         self.too_large.load(Relaxed)
+    }
+
+    pub(super) fn note_broke_off(&self) {
+        self.broke_off.store(true, Relaxed);
+    }
+
+    /// Whether the client went away in the middle of it.
+    pub(super) fn broke_off(&self) -> bool {
+        self.broke_off.load(Relaxed)
     }
 
     /// The guest asked for more and the client had sent nothing.

@@ -1,24 +1,29 @@
 //! A guest's answer on its way out.
 //!
-//! A [`GuestBody`] drives its guest as it is read. While it streams, it is also in sight of the epoch thread, which ends
-//! it at its deadline even if nobody reads it: a client that stops reading would otherwise keep a sandbox for ever.
+//! A [`GuestBody`] drives its guest as it is read. While it streams, it is also looked at several times a second, so that
+//! it ends at its deadline even if nobody reads it: a client that stops reading would otherwise keep a sandbox for ever.
 //!
 //! **Invariant:** a body that the guest did not finish never ends as if it had: it ends in an error.
 
-use super::engine::Alive;
 use super::guest::{Guest, InvokeError};
-use super::meter::Stop;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::coop::unconstrained;
 use wasmtime_wasi_http::WasiBody;
 
 /// How much of a body is looked at before its head is sent, to learn its length.
 const SETTLE_BYTES_MAX: usize = 64 << 10;
+/// How long a guest may go on with a body that nobody wants, as that of HEAD.
+const UNREAD_GRACE: Duration = Duration::from_secs(1);
+/// How long a guest without a timeout may work on behind its response.
+const TAIL_GRACE: Duration = Duration::from_secs(30);
 
 /// A response body.
 pub struct GuestBody {
@@ -31,40 +36,64 @@ pub struct GuestBody {
 /// A body that is not whole yet.
 pub(super) struct Stream {
     body: WasiBody,
+    /// Dropped when the body was read to its end.
+    body_read: Option<oneshot::Sender<()>>,
     guest: Guest,
     /// No more will come.
     ended: bool,
-    /// Why the epoch thread ended it.
+    /// Why it was ended, though nobody read that.
     failed: Option<InvokeError>,
     waker: Option<Waker>,
-    /// The epoch thread must not sleep over it.
-    _alive: Alive,
+    stalled: Arc<Notify>,
 }
 
 /// What a guest still does while nobody reads its body, or after it.
-pub struct Tail(Arc<Mutex<Stream>>);
+pub struct Tail {
+    stream: Arc<Mutex<Stream>>,
+    rest: Rest,
+}
+
+/// Why nobody reads a body any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// All of it was read.
+    Read,
+    /// The response has none, whatever the guest writes.
+    Unread,
+}
 
 impl Tail {
-    /// Lets it finish, within its limits. What it still writes is thrown away.
+    /// Lets the guest finish, within its limits, and without a timeout within half a minute; one whose body nobody wants
+    /// within a second. What it still writes is thrown away.
     pub async fn finish(self) -> Result<(), InvokeError> {
-        while let Some(frame) = poll_fn(|cx| lock(&self.0).poll_next(cx)).await {
-            frame?;
+        let work = async {
+            while let Some(frame) = poll_fn(|cx| lock(&self.stream).poll_next(cx)).await {
+                frame?;
+            }
+            poll_fn(|cx| lock(&self.stream).guest.poll(cx)).await
+        };
+        let has_timeout = lock(&self.stream).guest.meter.has_timeout();
+        match self.rest {
+            // Its answer was the head, and that was given.
+            Rest::Unread => tokio::time::timeout(UNREAD_GRACE, work).await.unwrap_or(Ok(())),
+            Rest::Read if has_timeout => work.await,
+            Rest::Read => tokio::time::timeout(TAIL_GRACE, work).await.unwrap_or(Err(InvokeError::Timeout)),
         }
-        poll_fn(|cx| lock(&self.0).guest.poll(cx)).await
     }
 }
 
 impl GuestBody {
     /// The body of an answer. Of a guest that has ended, it takes what was left behind, so that the length of a small
-    /// body is known before its head is sent, and so that one that broke off is an error while there can be one.
-    /// Whoever keeps the `watch` is shown bodies that stream.
+    /// body is known before its head is sent, and so that one that broke off is an error while there can be one. One that
+    /// streams is put among the `streams`.
     pub(super) fn new(
         body: WasiBody,
+        body_read: Option<oneshot::Sender<()>>,
         guest: Guest,
-        alive: Alive,
-        watch: impl FnOnce(Weak<Mutex<Stream>>),
+        stalled: Arc<Notify>,
+        streams: &Streams,
     ) -> Result<Self, InvokeError> {
-        let mut stream = Stream { body, guest, ended: false, failed: None, waker: None, _alive: alive };
+        let mut stream = Stream { body, body_read, guest, ended: false, failed: None, waker: None, stalled };
         let mut ready = VecDeque::new();
         if !stream.guest.is_running() {
             let mut cx = Context::from_waker(Waker::noop());
@@ -79,7 +108,7 @@ impl GuestBody {
             }
         }
         let stream = Arc::new(Mutex::new(stream));
-        watch(Arc::downgrade(&stream));
+        lock(&streams.0).push(Arc::downgrade(&stream));
         Ok(Self { ready, stream: Some(stream) })
     }
 
@@ -88,9 +117,15 @@ impl GuestBody {
         self.ready.is_empty() && self.stream.as_ref().is_none_or(|stream| lock(stream).ended)
     }
 
+    /// Why it was ended, if nobody has read that.
+    pub fn failure(&self) -> Option<InvokeError> {
+        self.stream.as_ref().and_then(|stream| lock(stream).failed.take())
+    }
+
     /// What the guest still has to do, if anything. Whoever drops it stops the guest.
-    pub fn into_tail(self) -> Option<Tail> {
-        self.stream.filter(|stream| lock(stream).guest.is_running()).map(Tail)
+    pub fn into_tail(self, rest: Rest) -> Option<Tail> {
+        let stream = self.stream.filter(|stream| lock(stream).guest.is_running())?;
+        Some(Tail { stream, rest })
     }
 }
 
@@ -116,36 +151,50 @@ impl Stream {
         if let Poll::Ready(Err(error)) = self.guest.poll(cx) {
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = self.poll_body(cx);
-        if frame.is_pending()
-            && !self.guest.is_running()
-            && let Poll::Ready(error) = self.guest.poll_limits(cx)
-        {
-            // A guest may pass its upload on as its answer, and be done long before that is.
-            return Poll::Ready(Some(Err(error)));
+        match self.poll_body(cx) {
+            Poll::Pending if !self.guest.is_running() => {
+                let left = InvokeError::of_guest("it returned, and its body was not finished");
+                Poll::Ready(Some(Err(left)))
+            }
+            Poll::Ready(None) => match self.guest.poll(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(None),
+            },
+            frame => frame,
         }
-        frame
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let body = &mut self.body;
+        // A channel that only says to let others have a turn must not look like one that is empty.
+        let frame = pin!(unconstrained(poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)))).poll(cx);
+        let frame = std::task::ready!(frame);
+        if frame.is_none() {
+            self.body_read = None;
+        }
+        // A guest that passes its upload on fails with it.
+        let upload = &self.guest.meter.upload;
         Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| {
-                // A guest that passes its upload on fails with it.
-                let too_large = self.guest.meter.upload.too_large();
-                if too_large { InvokeError::BodyTooLarge } else { InvokeError::GuestError(error.to_string()) }
+            frame.map_err(|error| match (upload.too_large(), upload.broke_off()) {
+                (true, _) => InvokeError::BodyTooLarge,
+                (false, true) => InvokeError::UploadBroken,
+                (false, false) => InvokeError::of_guest(&error.to_string()),
             })
         }))
     }
 
     /// Ends it, if its time is over and nobody sees to it.
     fn end_if_overdue(&mut self) {
-        // Its other limits need nobody's eye: they are passed by what the guest does.
-        if !self.ended && self.failed.is_none() && self.guest.meter.check_waiting() == Err(Stop::Timeout) {
+        if self.ended || self.failed.is_some() {
+            return;
+        }
+        if let Err(stop) = self.guest.meter.check_waiting() {
             self.guest.stop();
-            self.failed = Some(InvokeError::Timeout);
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
+            self.failed = Some(InvokeError::of_stop(stop));
+            match self.waker.take() {
+                Some(waker) => waker.wake(),
+                // Its client does not take what there is, so it will not ask for more.
+                None => self.stalled.notify_one(),
             }
         }
     }
@@ -156,10 +205,6 @@ impl Stream {
 pub(super) struct Streams(Mutex<Vec<Weak<Mutex<Stream>>>>);
 
 impl Streams {
-    pub(super) fn watch(&self, stream: Weak<Mutex<Stream>>) {
-        lock(&self.0).push(stream);
-    }
-
     /// Ends those whose time is over, and forgets those that are gone.
     pub(super) fn sweep(&self) {
         let mut streams = Vec::new();

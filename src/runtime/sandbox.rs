@@ -18,7 +18,7 @@ use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// The most things of the host that a guest may hold at once: streams, bodies, headers, requests.
-const RESOURCES_MAX: usize = 4096;
+const RESOURCES_MAX: usize = 512;
 /// The most bytes of one set of headers, as they lie in memory.
 const FIELDS_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of lists and strings that one call may bring into the host.

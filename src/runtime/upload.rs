@@ -4,6 +4,7 @@
 //! client said its length was.
 
 use super::meter::Meter;
+use crate::names;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::error::Error as StdError;
@@ -41,16 +42,21 @@ where
         } else {
             upload.wait_ends(self.meter.started());
         }
-        let frame = match ready!(polled) {
+        let mut frame = match ready!(polled) {
             None => return Poll::Ready(None),
             // What went wrong between client and host is not the guest's to see, beyond that it did.
             Some(Err(error)) => {
                 let error: Box<dyn StdError + Send + Sync> = error.into();
+                upload.note_broke_off();
                 tracing::debug!(error = %error, "the upload broke off");
                 return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
             }
             Some(Ok(frame)) => frame,
         };
+
+        if let Some(trailers) = frame.trailers_mut() {
+            names::strip_host_headers(trailers);
+        }
         let length = frame.data_ref().map_or(0, Bytes::len) as u64;
         if upload.add(length) > self.bytes_max {
             upload.note_too_large();

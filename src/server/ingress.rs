@@ -1,7 +1,8 @@
 //! The way of a request: one flat function. Every branch is here; helpers compute, they do not decide.
 
 use super::observe::Observation;
-use super::{Ends, Host, Peer, respond};
+use super::{Host, Peer, respond};
+use crate::names::strip_host_headers;
 use crate::receipt::Outcome;
 use crate::release::Route;
 use crate::release::routes::RouteError;
@@ -14,8 +15,6 @@ use http::{Request, Response, Uri};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Headers that the host speaks, and nobody else.
-pub(super) const HOST_HEADERS: &str = "fnhost-";
 const ROUTE_HEADER: HeaderName = HeaderName::from_static("fnhost-route");
 
 /// Answers one request.
@@ -56,21 +55,21 @@ pub(super) async fn handle(State(host): State<Arc<Host>>, mut request: Request<B
 struct Target {
     authority: Authority,
     path_and_query: PathAndQuery,
-    ends: Option<Ends>,
+    peer: Option<Peer>,
 }
 
 impl Target {
     /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
     /// HTTP/1.0 allows, it is the address that was connected to.
     fn of(request: &Request<Body>) -> Option<Self> {
-        let ends = request.extensions().get::<Peer>().map(|peer| peer.ends);
+        let peer = request.extensions().get::<Peer>().cloned();
         let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let authority = match (request.uri().authority(), request.headers().get(HOST)) {
             (Some(authority), _) => authority.clone(),
             (None, Some(host)) => Authority::try_from(host.as_bytes()).ok()?,
-            (None, None) => Authority::try_from(ends?.local.to_string()).ok()?,
+            (None, None) => Authority::try_from(peer.as_ref()?.ends.local.to_string()).ok()?,
         };
-        (!authority.as_str().contains('@')).then_some(Self { authority, path_and_query, ends })
+        (!authority.as_str().contains('@')).then_some(Self { authority, path_and_query, peer })
     }
 
     /// Writes it into the request, whole, so that a guest finds scheme and authority there whatever the protocol was.
@@ -88,8 +87,9 @@ impl Target {
             request_id: observed.request_id(),
             authority,
             https: false,
-            client_address: self.ends.map(|ends| ends.peer.ip().to_string()).unwrap_or_default(),
+            client_address: self.peer.as_ref().map(|peer| peer.ends.peer.ip().to_string()).unwrap_or_default(),
             route_prefix_bytes: route.prefix_bytes,
+            stalled: self.peer.map(|peer| peer.stalled).unwrap_or_default(),
         }
     }
 }
@@ -104,18 +104,9 @@ fn mark(headers: &mut HeaderMap, route: &Route, params: &[&str]) {
     strip_host_headers(headers);
     headers.insert(ROUTE_HEADER, route.label.clone());
     for (name, value) in route.param_headers.iter().zip(params) {
-        // A path was parsed as a URI, so it has nothing that a header could not carry.
-        if let Ok(value) = HeaderValue::from_str(value) {
+        // A path was parsed as a URI, so it has nothing that a header could not carry; it may be raw UTF-8.
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
             headers.insert(name.clone(), value);
         }
-    }
-}
-
-/// Takes the host's own headers out. They mean something only when the host writes them.
-pub(super) fn strip_host_headers(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(HOST_HEADERS)).cloned().collect();
-    for name in named {
-        headers.remove(name);
     }
 }

@@ -11,9 +11,9 @@ use crate::release::Route;
 use crate::runtime::function::Function;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::invoke::Measure;
-use crate::runtime::response::GuestBody;
+use crate::runtime::response::{GuestBody, Rest};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,8 @@ struct Observed {
     head_at: Option<Instant>,
     status: u16,
     bytes_out: u64,
+    version: Version,
+    peer: Option<Peer>,
     _answering: Option<Answering>,
 }
 
@@ -83,6 +85,8 @@ impl Observation {
             head_at: None,
             status: 0,
             bytes_out: 0,
+            version: request.version(),
+            peer: request.extensions().get::<Peer>().cloned(),
             _answering: request.extensions().get::<Peer>().map(Peer::answering),
         })))
     }
@@ -138,10 +142,21 @@ impl Observation {
         tracing::warn!(request_id = %self.request_id(), function, code = error.outcome().as_str(), "{error}");
     }
 
+    /// The body breaks off. HTTP/1.1 and later have an end that will be missing; HTTP/1.0 ends a body of unknown length
+    /// with the connection, and can tell only by a reset.
+    pub(super) fn cut(&self) {
+        if let Some(observed) = &self.0
+            && observed.version <= Version::HTTP_10
+            && let Some(peer) = &observed.peer
+        {
+            peer.socket.reset_on_close();
+        }
+    }
+
     /// The client needs no more of `body`. If the guest still works, it finishes in a task of the host's, within its
     /// limits, and the receipt is written then.
-    pub(super) fn finish_unread(self, body: GuestBody) {
-        let Some(tail) = body.into_tail() else { return self.end(Outcome::Ok) };
+    pub(super) fn finish_without_client(self, body: GuestBody, rest: Rest) {
+        let Some(tail) = body.into_tail(rest) else { return self.end(Outcome::Ok) };
         let Some(host) = self.0.as_ref().map(|observed| Arc::clone(&observed.host)) else { return };
         host.tasks.spawn(async move {
             match tail.finish().await {

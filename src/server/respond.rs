@@ -3,12 +3,12 @@
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`; what went wrong in detail is in the log under
 //! the same request id, and never in the body. **Invariant:** no wildcard arm: a new outcome must choose its status.
 
-use super::ingress::strip_host_headers;
 use super::observe::Observation;
+use crate::names::strip_host_headers;
 use crate::receipt::Outcome;
 use crate::runtime::gate::Refused;
 use crate::runtime::guest::InvokeError;
-use crate::runtime::response::GuestBody;
+use crate::runtime::response::{GuestBody, Rest};
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -26,6 +26,9 @@ fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::NoRoute => (StatusCode::NOT_FOUND, "No function has a route for this host and path."),
         Outcome::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "This path is answered for other methods."),
         Outcome::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The upload is larger than the function takes."),
+        Outcome::HeadersTooLarge => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are larger than the function takes.")
+        }
         Outcome::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The upload stopped in its middle."),
         Outcome::Busy => (StatusCode::SERVICE_UNAVAILABLE, "The function is busy; try again."),
         Outcome::Trap => (StatusCode::BAD_GATEWAY, "The function failed."),
@@ -124,6 +127,11 @@ pub(super) fn answer(
     close: bool,
 ) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
+    if parts.status.is_informational() {
+        // 1xx belong to the connection: the client would go on waiting, or take it for another protocol.
+        let error = InvokeError::GuestError(format!("the guest answered with the status {}", parts.status.as_u16()));
+        return failure(observed, &error, close);
+    }
     strip_host_headers(&mut parts.headers);
     observed.answered(parts.status);
     observed.sign(&mut parts.headers);
@@ -137,7 +145,7 @@ pub(super) fn answer(
         if let (true, Some(length), false) = (bodiless, length, parts.headers.contains_key(CONTENT_LENGTH)) {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        observed.finish_unread(body);
+        observed.finish_without_client(body, Rest::Unread);
         return Response::from_parts(parts, Body::empty());
     }
     let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -167,7 +175,10 @@ impl http_body::Body for ObservedBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
         match ready!(Pin::new(&mut reading.body).poll_frame(cx)) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_host_headers(trailers);
+                }
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 reading.observed.add_bytes_out(length);
                 self.sent += length;
@@ -175,6 +186,7 @@ impl http_body::Body for ObservedBody {
             }
             Some(Err(error)) => {
                 if let Some(reading) = self.reading.take() {
+                    reading.observed.cut();
                     reading.observed.log_failure(&error);
                     reading.observed.end(error.outcome());
                 }
@@ -183,7 +195,7 @@ impl http_body::Body for ObservedBody {
             }
             None => {
                 if let Some(reading) = self.reading.take() {
-                    reading.observed.finish_unread(reading.body);
+                    reading.observed.finish_without_client(reading.body, Rest::Read);
                 }
                 Poll::Ready(None)
             }
@@ -205,11 +217,15 @@ impl Drop for ObservedBody {
         // A connection stops reading at the last byte that was announced, and need not ask for the end.
         let complete = reading.body.has_ended() || self.expected.is_some_and(|expected| self.sent >= expected);
         if complete {
-            reading.observed.finish_unread(reading.body);
+            reading.observed.finish_without_client(reading.body, Rest::Read);
         } else {
+            let failure = reading.body.failure();
             // The guest goes with its body; nobody is there for whom it could work.
             drop(reading.body);
-            reading.observed.end(Outcome::ClientGone);
+            if let Some(error) = &failure {
+                reading.observed.log_failure(error);
+            }
+            reading.observed.end(failure.map_or(Outcome::ClientGone, |error| error.outcome()));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Compiled code on disk, so that a second start compiles nothing.
 //!
 //! Owns the folder `compiled/` of the state folder: for each key a file of machine code and, beside it, a note with
-//! the code's sha256. **Invariant:** a path that [`Artifacts::find`] hands out was written whole by this program, for
+//! a sha256 over both. **Invariant:** a path that [`Artifacts::find`] hands out was written whole by this program, for
 //! this key, and has not changed since: it will be mapped and run. Files are written aside and renamed, never
 //! rewritten in place, because a file that shrinks under a mapping kills the process (mmap(2), SIGBUS).
 
@@ -22,7 +22,16 @@ pub struct Digest256([u8; 32]);
 impl Digest256 {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        Self::of_parts(&[bytes])
+    }
+
+    /// The digest of all of `parts`, one behind the other.
+    fn of_parts(parts: &[&[u8]]) -> Self {
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update(part);
+        }
+        Self(hasher.finalize().into())
     }
 }
 
@@ -74,7 +83,7 @@ impl Artifacts {
         platform::create_private_folder(state).map_err(failed)?;
         platform::create_private_folder(&folder).map_err(failed)?;
         // Mode bits do not tell whether a disk is full or mounted read-only: a write does.
-        let probe = folder.join(".probe");
+        let probe = folder.join(format!(".tmp-probe-{:032x}", fastrand::u128(..)));
         platform::write_atomically(&probe, b"").map_err(failed)?;
         std::fs::remove_file(&probe).map_err(failed)?;
         Ok(Self { folder })
@@ -86,7 +95,7 @@ impl Artifacts {
         let noted = std::fs::read_to_string(&note_path).ok()?;
         let (digest, note) = noted.strip_suffix('\n').and_then(|text| text.split_once('\n')).unwrap_or_default();
         let code = std::fs::read(&code_path).ok()?;
-        if Digest256::of(&code).to_string() == digest {
+        if Digest256::of_parts(&[&code, note.as_bytes()]).to_string() == digest {
             return Some(Artifact { path: code_path, note: note.to_owned() });
         }
         tracing::warn!(file = %code_path.display(), "compiled code on disk is damaged; compiling again");
@@ -100,7 +109,7 @@ impl Artifacts {
         let failed = |cause| ArtifactError { folder: self.folder.clone(), cause };
         // The note comes last: code without one is code that was not written whole.
         platform::write_atomically(&code_path, code).map_err(failed)?;
-        let noted = format!("{}\n{note}\n", Digest256::of(code));
+        let noted = format!("{}\n{note}\n", Digest256::of_parts(&[code, note.as_bytes()]));
         platform::write_atomically(&note_path, noted.as_bytes()).map_err(failed)?;
         Ok(Artifact { path: code_path, note: note.to_owned() })
     }

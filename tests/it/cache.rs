@@ -1,6 +1,7 @@
 //! Code is compiled once, kept, and never run when it is not what was kept.
 
 use crate::support::{TestHost, fnhost, guest};
+use fnhost::storage::artifacts::Digest256;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -55,11 +56,10 @@ async fn a_file_that_is_no_code_of_ours_is_not_run() {
     // Whole by its own note, and still nothing that this host compiled.
     let foreign = b"\x7fELF, but not really".repeat(100);
     std::fs::write(&file, &foreign).unwrap();
-    let digest = std::process::Command::new("sha256sum").arg(&file).output().unwrap();
-    let digest = String::from_utf8(digest.stdout).unwrap();
     let note = file.with_extension("note");
     let needs = std::fs::read_to_string(&note).unwrap().lines().nth(1).unwrap().to_owned();
-    std::fs::write(&note, format!("{}\n{needs}\n", digest.split_whitespace().next().unwrap())).unwrap();
+    let digest = Digest256::of(&[&foreign[..], needs.as_bytes()].concat());
+    std::fs::write(&note, format!("{digest}\n{needs}\n")).unwrap();
     let host = TestHost::within(&folder, HELLO);
     host.get("/hello/you").await.assert_ok("Hello, you!\n");
 }

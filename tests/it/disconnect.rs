@@ -73,3 +73,25 @@ async fn work_after_the_answer_ends_by_the_timeout() {
     answer.assert_ok("answered\n");
     assert_eq!(host.receipt(answer.request_id())["outcome"], "timeout");
 }
+
+/// The connection does not read while the guest takes nothing of its upload, so it does not see the client's end by itself.
+#[tokio::test]
+async fn a_guest_that_ignores_its_upload_ends_when_its_client_goes() {
+    let host = TestHost::of_guest("misbehave", ONE_AT_A_TIME);
+    let mut connection = host.connect().await;
+    let began = tokio::select! {
+        answer = connection.begin(Request::post("/misbehave/spin", vec![b'x'; 100 << 10])) => panic!("it answered: {answer:?}"),
+        line = said_that_it_began(&host) => line,
+    };
+    connection.leave().await;
+    let receipt = host.receipt(began["request_id"].as_str().unwrap());
+    assert_eq!(receipt["outcome"], "client_gone");
+}
+
+#[tokio::test]
+async fn head_of_an_endless_stream_keeps_no_sandbox() {
+    let host = TestHost::of_guest("stream", "limits = { concurrency = 1, timeout = \"none\", queue-wait = \"30s\" }");
+    let answer = host.send(Request::new(http::Method::HEAD, "/?count=1000000000&interval-ms=10")).await;
+    assert_eq!(answer.status, 200);
+    host.get("/?count=1").await.assert_ok("id: 0\ndata: event 0\n\n");
+}

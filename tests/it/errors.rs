@@ -167,3 +167,44 @@ async fn a_client_that_stops_reading_keeps_no_sandbox() {
         drop(response);
     }
 }
+
+#[tokio::test]
+async fn more_headers_than_a_command_s_environment_holds_is_431() {
+    let host = TestHost::of_guest("cgi", "");
+    let long = "x".repeat(40 << 10);
+    host.send(Request::get("/x").header("x-long", &long)).await.assert_problem(431, "headers_too_large");
+}
+
+#[tokio::test]
+async fn a_status_that_belongs_to_the_connection_is_no_answer() {
+    let host = TestHost::of_guest("misbehave", "");
+    for status in [100, 101, 103] {
+        host.get(&format!("/misbehave/status?code={status}")).await.assert_problem(502, "guest_error");
+    }
+    assert_eq!(host.get("/misbehave/status?code=599").await.status, 599);
+}
+
+#[tokio::test]
+async fn a_body_that_is_left_unfinished_is_no_answer() {
+    let host = TestHost::of_guest("misbehave", "");
+    host.get("/misbehave/forgotten").await.assert_problem(502, "guest_error");
+}
+
+#[test]
+fn a_client_of_http_1_0_can_tell_a_body_that_was_cut() {
+    let host = TestHost::of_guest("misbehave", "");
+    let mut stream = std::net::TcpStream::connect(host.address()).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /misbehave/panic-in-mid-stream HTTP/1.0\r\n\r\n").unwrap();
+    let ended = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+    assert!(ended.is_err(), "the body ended as if it were whole: {ended:?}");
+}
+
+#[tokio::test]
+async fn what_a_guest_says_of_its_failure_is_bounded() {
+    let host = TestHost::of_guest("misbehave", "");
+    let answer = host.get("/misbehave/long-error").await;
+    answer.assert_problem(502, "guest_error");
+    let id = answer.request_id().to_owned();
+    let line = host.logged(|line| line["level"] == "WARN" && line["request_id"] == id.as_str());
+    assert!(line["message"].as_str().unwrap().len() < 2048);
+}

@@ -77,6 +77,20 @@ async fn cgi_is_a_program_that_prints() {
     assert_eq!(demo().receipt(answer.request_id())["kind"], "command");
 }
 
+/// A program that prints its head, and the rest later.
+#[tokio::test]
+async fn cgi_streams_what_it_prints() {
+    demo().get("/cgi/slow/50").await.assert_ok("first\nsecond\n");
+}
+
+#[tokio::test]
+async fn cgi_is_not_fooled_by_names_with_an_underscore() {
+    let answer = demo().send(Request::get("/cgi/x").header("fnhost_param_rest", "forged")).await;
+    assert!(answer.text().contains("rest: x\n"), "{}", answer.text());
+    let answer = demo().get("/cgi/é").await;
+    assert!(answer.text().contains("rest: é\n"), "{}", answer.text());
+}
+
 #[tokio::test]
 async fn config_shows_its_own_configuration() {
     demo().get("/config/theme").await.assert_ok("rc: dark\ndraft: dark\nall: theme=dark\n");

@@ -73,6 +73,17 @@ limits = { timeout = \"300ms\" }
     assert!(began.elapsed() > std::time::Duration::from_millis(800));
 }
 
+/// What a guest has the host keep for it is bounded too.
+#[tokio::test]
+async fn bodies_that_are_never_sent_take_little_of_the_host() {
+    let host = TestHost::of_guest("misbehave", "");
+    host.get("/misbehave/counter").await.assert_ok("1\n");
+    let before = host.resident_bytes();
+    let answer = host.get("/misbehave/hoard-bodies").await;
+    let grown = host.resident_bytes().saturating_sub(before);
+    assert!(grown < 128 << 20, "the host grew by {grown} bytes for a guest that {}", answer.status);
+}
+
 /// A body of `count` bytes, one each `pause`. The pauses are what is tested here, not a way to wait for something.
 fn slow_upload(
     count: usize,

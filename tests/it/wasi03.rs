@@ -104,6 +104,19 @@ async fn a_guest_ends_when_its_client_goes() {
 }
 
 #[tokio::test]
+async fn the_host_s_headers_do_not_get_in_as_trailers() {
+    let host = host("");
+    let mut trailers = HeaderMap::new();
+    trailers.insert("fnhost-route", HeaderValue::from_static("forged"));
+    trailers.insert("x-own", HeaderValue::from_static("kept"));
+    let frames = [Frame::data(Bytes::from_static(b"data")), Frame::trailers(trailers)];
+    let upload = Request::post("/misbehave-p3/echo", "").body(body_of(frames.into_iter()));
+    let answer = host.send(upload.header("te", "trailers").header("trailer", "x-own, fnhost-route")).await;
+    let trailers = answer.trailers.expect("trailers");
+    assert_eq!((trailers.len(), &trailers["x-own"]), (1, &HeaderValue::from_static("kept")));
+}
+
+#[tokio::test]
 async fn a_guest_may_work_on_after_its_answer() {
     let host = host("");
     let answer = host.get("/misbehave-p3/work-on?ms=200").await;

@@ -13,6 +13,12 @@ fn main() {
         println!("Status: {status}\nContent-Type: text/plain\n\nstatus {status}");
         return;
     }
+    if let Some(millis) = path.strip_prefix("/slow/") {
+        println!("Content-Type: text/plain\n\nfirst");
+        std::thread::sleep(std::time::Duration::from_millis(millis.parse().unwrap_or(0)));
+        println!("second");
+        return;
+    }
     if path == "/headless" {
         println!("hello, I have no header");
         return;

@@ -31,6 +31,13 @@ impl wasip2::exports::http::incoming_handler::Guest for Misbehave {
             "unfinished" => unfinished(answer),
             "short" => short(answer),
             "pour" => pour(answer),
+            "status" => status(answer, number),
+            "forgotten" => forgotten(answer),
+            "long-error" => {
+                ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("x".repeat(8 << 20)))));
+            }
+            "hoard-bodies" => hoard_bodies(answer),
+
             "flood" => flood(answer, number),
             "endless-line" => endless_line(answer, number),
             "counter" => counter(answer),
@@ -137,6 +144,39 @@ fn panic_in_mid_stream(answer: ResponseOutparam) {
         wait(10);
     }
     panic!("in mid-stream, on purpose");
+}
+
+fn status(answer: ResponseOutparam, code: u64) {
+    let response = OutgoingResponse::new(Fields::new());
+    let _ = response.set_status_code(u16::try_from(code).unwrap_or(500));
+    ResponseOutparam::set(answer, Ok(response));
+}
+
+/// Returns with a body that was begun, and neither finished nor dropped.
+fn forgotten(answer: ResponseOutparam) {
+    let (body, stream) = begin(answer, Fields::new());
+    write(&stream, b"a beginning\n");
+    drop(stream);
+    std::mem::forget(body);
+}
+
+/// Fills as many bodies as it may have, and sends none.
+fn hoard_bodies(answer: ResponseOutparam) {
+    let mut hoard = Vec::new();
+    for _ in 0..400 {
+        let request = wasip2::http::types::OutgoingRequest::new(Fields::new());
+        let body = request.body().expect("the first time");
+        let stream = body.write().expect("the first time");
+        while let Ok(room) = stream.check_write() {
+            if room == 0 || stream.write(&vec![b'x'; usize::try_from(room).unwrap_or(4096).min(1 << 20)]).is_err() {
+                break;
+            }
+        }
+        drop(stream);
+        let _ = OutgoingBody::finish(body, None);
+        hoard.push(request);
+    }
+    respond(answer, "hoarded\n");
 }
 
 /// Writes for as long as anybody takes it.

@@ -26,6 +26,14 @@ const PIPE_BYTES_MAX: usize = 64 << 10;
 /// The most header lines.
 const HEADERS_MAX: usize = 128;
 
+/// The most bytes of an environment: the adapter for preview 1 keeps all of it in one page of 64 KiB, and traps.
+const ENVIRONMENT_BYTES_MAX: usize = 32 << 10;
+
+/// Whether a guest can be given these.
+pub(in crate::runtime) fn fits(environment: &[(String, String)]) -> bool {
+    environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>() <= ENVIRONMENT_BYTES_MAX
+}
+
 /// The meta-variables of RFC 3875, 4.1, and `REQUEST_URI`, which every server adds.
 pub(in crate::runtime) fn environment(request: &request::Parts, call: &Call) -> Vec<(String, String)> {
     let path = request.uri.path();
@@ -74,7 +82,8 @@ fn split_authority(authority: &str, https: bool) -> (&str, &str) {
 /// The variable of a header: `CONTENT_TYPE`, `CONTENT_LENGTH`, or `HTTP_` and its name.
 fn header_variable(name: &HeaderName, headers: &HeaderMap) -> Option<(String, String)> {
     // `Proxy` would become HTTP_PROXY, which client libraries take for the operator's setting (CVE-2016-5385).
-    if name == "proxy" {
+    // A name with `_` would be taken for the one with `-`, and `-` is how the host writes its own.
+    if name == "proxy" || name.as_str().contains('_') {
         return None;
     }
     let separator = if name == http::header::COOKIE { "; " } else { ", " };
@@ -431,5 +440,6 @@ mod tests {
         assert_eq!(variable("x-a"), Some(("HTTP_X_A".into(), "1, 2".into())));
         assert_eq!(variable("content-type"), Some(("CONTENT_TYPE".into(), "text/plain".into())));
         assert_eq!(variable("proxy"), None);
+        assert_eq!(variable("fnhost_route"), None);
     }
 }

@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 const IDLE_PER_HOST_MAX: usize = 32;
 
+/// The most bytes that one write of a guest brings into the host.
+const BODY_CHUNK_BYTES: usize = 64 << 10;
 /// How long a call that was refused takes its guest's upload in, and throws it away.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,6 +78,15 @@ impl WasiHttpHooks for OutboundHooks {
     /// The client writes Host itself, as HTTP/1.1 or HTTP/2 want it.
     fn set_host_header(&mut self) -> bool {
         false
+    }
+
+    /// A body that nobody reads holds two such chunks in the host, and a guest may have many.
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
     }
 
     fn send_request(
