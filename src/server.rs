@@ -48,6 +48,9 @@ const DRAIN_LINGER: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often bodies that nobody reads are held against their deadlines.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the machine is asked whether it can swap now. Looked at again and again, because the way in which sandboxes
+/// are cleared was chosen at the start, and cannot be changed.
+const SWAP_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes of one request's head, and streams of one HTTP/2 connection.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_MAX: u32 = 256;
@@ -62,6 +65,8 @@ pub struct Host {
     settings: HostConfig,
     tasks: Tasks,
     draining: AtomicBool,
+    /// Told when sandboxes could no longer be cleared safely.
+    unsafe_to_go_on: Notify,
 }
 
 impl Host {
@@ -70,7 +75,14 @@ impl Host {
         let names = release.functions.iter().map(|function| function.name.clone());
         let observer = Observer::new(Summary::new(names), settings.server_timing);
         let live = Live::new(release);
-        Arc::new(Self { live, observer, settings, tasks: Tasks::default(), draining: AtomicBool::new(false) })
+        Arc::new(Self {
+            live,
+            observer,
+            settings,
+            tasks: Tasks::default(),
+            draining: AtomicBool::new(false),
+            unsafe_to_go_on: Notify::new(),
+        })
     }
 
     /// What its functions have done so far.
@@ -93,25 +105,39 @@ pub fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` completes, then lets requests finish for `shutdown-grace`. Says how many it had to cut off.
-pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Output = ()>) -> usize {
+/// How serving came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Connections that had to be cut off.
+    pub cut_off: usize,
+    /// It ended by itself, because pages could be swapped out and sandboxes not be cleared safely any more.
+    pub unsafe_to_go_on: bool,
+}
+
+/// Serves until `stop` completes, or until it would be unsafe to go on; then lets requests finish for `shutdown-grace`.
+pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Output = ()>) -> Served {
     // A set stops what is in it when it is dropped, at the end of this function.
     let mut sweeper = JoinSet::new();
     sweeper.spawn(sweep(Arc::clone(&host)));
     let (drain, draining) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(host.settings.connections as usize));
     let local = listener.local_addr().unwrap_or(host.settings.listen);
-    let mut stop = pin!(stop);
-    loop {
+    let mut stop = pin!(async {
+        tokio::select! {
+            () = stop => false,
+            () = host.unsafe_to_go_on.notified() => true,
+        }
+    });
+    let unsafe_to_go_on = loop {
         // A place first, then a connection: what is over the bound waits in the kernel's queue.
         let place = tokio::select! {
             biased;
-            () = &mut stop => break,
+            unsafe_to_go_on = &mut stop => break unsafe_to_go_on,
             place = Arc::clone(&connections).acquire_owned() => place,
         };
         let accepted = tokio::select! {
             biased;
-            () = &mut stop => break,
+            unsafe_to_go_on = &mut stop => break unsafe_to_go_on,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -127,13 +153,13 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
+    };
     host.draining.store(true, Ordering::Release);
     for (stream, peer) in accept_the_rest(listener) {
         host.tasks.spawn(serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone()));
     }
     let _ = drain.send(true);
-    host.tasks.finish_within(host.settings.shutdown_grace).await
+    Served { cut_off: host.tasks.finish_within(host.settings.shutdown_grace).await, unsafe_to_go_on }
 }
 
 /// Whoever the kernel has let in already has been promised an answer. The listener is asked itself, until it has
@@ -148,12 +174,18 @@ fn accept_the_rest(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     usable.collect()
 }
 
-/// Ends bodies that are over their time and that nobody reads, for as long as it is polled.
+/// Ends bodies that are over their time and that nobody reads, and looks whether the host may go on, for as long as it is
+/// polled.
 async fn sweep(host: Arc<Host>) {
-    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
+    let mut looks = tokio::time::interval(SWAP_INTERVAL);
     loop {
-        interval.tick().await;
-        host.live.current().engines.sweep();
+        tokio::select! {
+            _ = sweeps.tick() => host.live.current().engines.sweep(),
+            _ = looks.tick() => if host.live.current().engines.clearing_is_unsafe() {
+                host.unsafe_to_go_on.notify_one();
+            },
+        }
     }
 }
 

@@ -48,11 +48,16 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
         let listener = server::listen(socket).with_context(|| format!("cannot listen on {listen}"))?;
         announce(listener.local_addr()?);
         let host = Host::new(release, manifest.host.clone());
-        let cut_off = server::serve(std::sync::Arc::clone(&host), listener, stop).await;
-        if cut_off > 0 {
-            tracing::warn!(connections = cut_off, "the grace was over and not everything had finished");
+        let served = server::serve(std::sync::Arc::clone(&host), listener, stop).await;
+        if served.cut_off > 0 {
+            tracing::warn!(connections = served.cut_off, "the grace was over and not everything had finished");
         }
         super::print(&host.summary().to_string());
+        anyhow::ensure!(
+            !served.unsafe_to_go_on,
+            "swap was turned on, and what one request wrote could have been read by the next; start again, and the host \
+             will clear its sandboxes in another way",
+        );
         Ok(())
     })
 }

@@ -189,6 +189,11 @@ impl Engines {
         self.streams.sweep();
     }
 
+    /// Whether sandboxes are cleared in a way that has become unsafe since the start: pages could be swapped out now.
+    pub fn clearing_is_unsafe(&self) -> bool {
+        self.allocation == Allocation::PoolScanned && platform::swap_possible()
+    }
+
     /// Where sandboxes get their memory from.
     pub fn allocation(&self) -> Allocation {
         self.allocation
