@@ -9,9 +9,10 @@ mod progress;
 mod routes;
 mod up;
 
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ManifestError};
 use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Serves functions written as WebAssembly components, each request in a fresh sandbox.
@@ -34,20 +35,26 @@ enum Command {
     Routes(ManifestArgs),
 }
 
+/// Where an app is described, if nobody says otherwise.
+const DEFAULT_FILE: &str = "functions.toml";
+
 /// Which functions.toml.
 #[derive(Debug, Args)]
 struct ManifestArgs {
     /// The file that describes the app.
-    #[arg(short, long, value_name = "FILE", default_value = "functions.toml")]
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
 }
 
 impl ManifestArgs {
     fn read(&self) -> anyhow::Result<Manifest> {
-        Manifest::read(&self.config).map_err(|error| {
-            let missing = matches!(&error, crate::manifest::ManifestError::Unreadable { cause, .. } if cause.kind() == std::io::ErrorKind::NotFound);
-            let error = anyhow::Error::msg(error.to_string());
-            if missing { error.context("no functions.toml here; run fnhost in its folder, or name it with -c FILE") } else { error }
+        Manifest::read(&self.config).map_err(|error| match &error {
+            ManifestError::Unreadable { cause, .. }
+                if cause.kind() == ErrorKind::NotFound && self.config == Path::new(DEFAULT_FILE) =>
+            {
+                anyhow::Error::msg("no functions.toml here; run fnhost in its folder, or name it with -c FILE")
+            }
+            _ => anyhow::Error::msg(error.to_string()),
         })
     }
 }

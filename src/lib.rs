@@ -10,14 +10,14 @@
 //!
 //! ```text
 //! server::ingress::handle          one flat function: every branch is here, helpers do not decide
-//!   observe::begin                 request id, the clock
+//!   Observation::begin             request id, the clock
 //!   live.current().routes.find     host, method, path -> function, parameters | 404 | 405
 //!   function.gate.enter            Permit | refused (503 + Retry-After)
 //!   runtime::invoke                Sandbox::new -> instantiate -> call; the guest is driven by the task that serves
 //!                                  the connection: polled until the head is there, then by the response body
 //!      <-> capability::*           plain impls on the sandbox
-//!   respond::render                the one place where an outcome becomes a status
-//!   observe::end                   receipt -> Server-Timing, log, the table on exit
+//!   respond::answer / failure      the one place where an outcome becomes a status
+//!   Observation::end               receipt -> log, the table on exit
 //! ```
 
 // Floor 0: words.
@@ -38,6 +38,8 @@ pub mod runtime;
 
 // Floor 4: which functions are live.
 pub mod release;
+
+// Floor 5, the same releases on many nodes, is not built yet.
 
 // Floor 6: the only floor that names axum.
 pub mod server;

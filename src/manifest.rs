@@ -181,11 +181,6 @@ impl Manifest {
         }
     }
 
-    /// The file it was read from.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Errors that were found later, in what the file names, pointing into the file like its own.
     pub fn errors_at(&self, errors: Vec<Diagnostic>) -> ManifestError {
         ManifestError::Invalid(render(errors, &self.path, &self.source))

@@ -60,6 +60,8 @@ pub enum Outcome {
     MemoryLimit,
     /// The client went away first.
     ClientGone,
+    /// The host stopped, and its grace was over.
+    Shutdown,
     /// The host's own failure.
     Host,
 }
@@ -83,6 +85,7 @@ impl Outcome {
             Self::CpuLimit => "cpu_limit",
             Self::MemoryLimit => "memory_limit",
             Self::ClientGone => "client_gone",
+            Self::Shutdown => "shutdown",
             Self::Host => "host",
         }
     }

@@ -65,6 +65,7 @@ pub struct Host {
     settings: HostConfig,
     tasks: Tasks,
     draining: AtomicBool,
+    grace_is_over: AtomicBool,
     /// Told when sandboxes could no longer be cleared safely.
     unsafe_to_go_on: Notify,
 }
@@ -81,6 +82,7 @@ impl Host {
             settings,
             tasks: Tasks::default(),
             draining: AtomicBool::new(false),
+            grace_is_over: AtomicBool::new(false),
             unsafe_to_go_on: Notify::new(),
         })
     }
@@ -159,7 +161,9 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
         host.tasks.spawn(serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone()));
     }
     let _ = drain.send(true);
-    Served { cut_off: host.tasks.finish_within(host.settings.shutdown_grace).await, unsafe_to_go_on }
+    let left = host.tasks.finish_within(host.settings.shutdown_grace).await;
+    host.grace_is_over.store(true, Ordering::Release);
+    Served { cut_off: left.stop().await, unsafe_to_go_on }
 }
 
 /// Whoever the kernel has let in already has been promised an answer. The listener is asked itself, until it has

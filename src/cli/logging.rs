@@ -1,15 +1,26 @@
 //! Where log lines go: stderr, through a thread of their own.
 //!
-//! **Invariant:** nobody waits for the log. If whoever reads stderr stops reading, lines are dropped when
-//! [`LINES_WAITING_MAX`] of them wait, and the host goes on.
+//! There is a line for each request, so a line must cost little: it is formatted where it is made and put into a buffer,
+//! and the thread is woken for a batch of them, not for each.
+//!
+//! **Invariant:** nobody waits for the log. If whoever reads stderr stops reading, lines that do not fit into
+//! [`WAITING_BYTES_MAX`] any more are dropped, and counted, and the host goes on.
 
+use anyhow::Context as _;
 use clap::ValueEnum;
-use std::io::IsTerminal as _;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait to be written. A guest's line has at most 4 KiB, so some 16 MiB at the worst.
-const LINES_WAITING_MAX: usize = 4096;
+/// The most bytes that wait to be written.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+/// How long lines wait for others to be written with them.
+const BATCH_TIME: Duration = Duration::from_millis(5);
+/// How long the end of the process waits for a reader that does not read.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,16 +32,137 @@ pub(super) enum Format {
 }
 
 /// Starts logging. Lines that still wait are written when the guard is dropped.
-pub(super) fn start(format: Format) -> WorkerGuard {
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(std::io::stderr());
-    let filter = EnvFilter::try_from_env("FNHOST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+pub(super) fn start(format: Format) -> anyhow::Result<LogThread> {
+    let filter = match std::env::var("FNHOST_LOG") {
+        Ok(wanted) => EnvFilter::builder().parse(&wanted).with_context(|| format!("FNHOST_LOG is `{wanted}`"))?,
+        Err(_) => EnvFilter::new("info"),
+    };
+    let lines = Lines::default();
+    let thread = LogThread::start(lines.clone())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     let started = match format {
-        Format::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        Format::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
         Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
     };
     // A process has one subscriber, and this is the only place that sets it.
     debug_assert!(started.is_ok());
-    guard
+    Ok(thread)
+}
+
+/// Lines on their way out. Cheap to clone; the clones are one.
+#[derive(Clone, Default)]
+struct Lines(Arc<LinesState>);
+
+#[derive(Default)]
+struct LinesState {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    dropped: u64,
+    /// The thread sleeps until somebody has a line.
+    asleep: bool,
+    stopping: bool,
+    stopped: bool,
+}
+
+impl Lines {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, waiting: MutexGuard<'a, Waiting>) -> MutexGuard<'a, Waiting> {
+        self.0.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the thread does: writes batches until it is to stop and nothing waits.
+    fn write_out(&self) {
+        let mut batch = Vec::new();
+        loop {
+            let mut waiting = self.lock();
+            while waiting.bytes.is_empty() && !waiting.stopping {
+                waiting.asleep = true;
+                waiting = self.wait(waiting);
+            }
+            if waiting.bytes.is_empty() {
+                break;
+            }
+            if !waiting.stopping {
+                drop(waiting);
+                thread::sleep(BATCH_TIME);
+                waiting = self.lock();
+            }
+            std::mem::swap(&mut batch, &mut waiting.bytes);
+            let dropped = std::mem::take(&mut waiting.dropped);
+            drop(waiting);
+            // There is nowhere to tell that there is nowhere to tell.
+            let _ = io::stderr().write_all(&batch);
+            batch.clear();
+            if dropped > 0 {
+                tracing::warn!(dropped, "log lines were dropped: whoever reads them is too slow");
+            }
+        }
+        self.lock().stopped = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Write for Lines {
+    /// A whole line at a time, as the formatter has it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut waiting = self.lock();
+        if waiting.bytes.len() + line.len() > WAITING_BYTES_MAX {
+            waiting.dropped += 1;
+            return Ok(line.len());
+        }
+        waiting.bytes.extend_from_slice(line);
+        if std::mem::take(&mut waiting.asleep) {
+            drop(waiting);
+            self.0.changed.notify_all();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// The thread that writes. Dropped, it writes what waits, and joins if there is somebody who reads.
+pub(super) struct LogThread {
+    lines: Lines,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl LogThread {
+    fn start(lines: Lines) -> io::Result<Self> {
+        let writer = lines.clone();
+        let thread = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_out())?;
+        Ok(Self { lines, thread: Some(thread) })
+    }
+}
+
+impl Drop for LogThread {
+    fn drop(&mut self) {
+        let mut waiting = self.lines.lock();
+        waiting.stopping = true;
+        self.lines.0.changed.notify_all();
+        let timed = self.lines.0.changed.wait_timeout_while(waiting, LAST_WORDS_TIME, |waiting| !waiting.stopped);
+        let stopped = timed.is_ok_and(|(waiting, _)| waiting.stopped);
+        if stopped && let Some(thread) = self.thread.take() {
+            // It has nothing left to do, and panics nowhere.
+            let _ = thread.join();
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
     if let Some(listen) = args.listen {
         manifest.host.listen = listen;
     }
-    let _log = logging::start(args.log);
+    let _log = logging::start(args.log)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listen = manifest.host.listen;
         platform::raise_file_limit();
@@ -44,6 +44,7 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
         let waiting = Waiting::new();
         let release = install::install(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
         drop(waiting);
+        tracing::info!(sandboxes = release.engines.allocation().as_str(), "installed {} functions", release.functions.len());
         let stop = stop_signal()?;
         let listener = server::listen(socket).with_context(|| format!("cannot listen on {listen}"))?;
         announce(listener.local_addr()?);

@@ -218,7 +218,7 @@ fn check_build(
 fn check_env(env: &[(Spanned<String>, Spanned<String>)], errors: &mut Vec<Diagnostic>) {
     for (key, value) in env {
         if key.get_ref().is_empty() || key.get_ref().contains(['=', '\0']) {
-            errors.push(Diagnostic::new(key.span(), "an environment variable has a name without `=`"));
+            errors.push(Diagnostic::new(key.span(), "an environment variable has a name, and no `=` in it"));
         }
         if value.get_ref().contains('\0') {
             errors.push(Diagnostic::new(value.span(), "an environment variable cannot hold a NUL"));

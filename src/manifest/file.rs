@@ -193,7 +193,9 @@ impl<'f> Table<'f> {
 
     fn integer(&mut self, key: &'static str) -> Option<Spanned<i64>> {
         let value = self.get(key)?;
-        let number = value.get_ref().as_integer().and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
+        // One that is beyond all bounds is checked as the largest there is.
+        let read = |digits: &str, radix| i64::from_str_radix(digits, radix).unwrap_or(i64::MAX);
+        let number = value.get_ref().as_integer().map(|number| read(number.as_str(), number.radix()));
         if number.is_none() {
             self.wrong_type(key, value, "a whole number");
         }

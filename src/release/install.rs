@@ -13,7 +13,6 @@ use crate::runtime::engine::{Compilers, EngineError, Engines, Needs};
 use crate::runtime::function::{self, Function, FunctionError, FunctionSettings, Loader};
 use crate::runtime::gate::HostGate;
 use crate::storage::artifacts::{ArtifactError, ArtifactKey, Artifacts, Digest256};
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -55,33 +54,40 @@ struct Compiled {
 pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
     let artifacts = Artifacts::open(&manifest.host.state)?;
     let compilers = Compilers::new()?;
-    let compiled = compile_all(manifest, &artifacts, &compilers, progress)?;
-    let needs: Vec<(Kind, Needs)> = compiled.iter().map(|compiled| (compiled.kind, compiled.needs)).collect();
+    let (compiled, mut errors) = compile_all(manifest, &artifacts, &compilers, progress)?;
+    let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, compiled)| (compiled.kind, compiled.needs)).collect();
     let memory_bytes_max = manifest.functions.iter().map(|spec| spec.limits.memory_bytes).max().unwrap_or_default();
     let engines = Arc::new(Engines::new(manifest.host.concurrency, memory_bytes_max, &needs)?);
-    let functions = load_all(manifest, &artifacts, &compilers, &engines, &compiled)?;
-    let used: Vec<PathBuf> = compiled.into_iter().map(|compiled| compiled.code).collect();
+    let (functions, more) = load_all(manifest, &artifacts, &compilers, &engines, &compiled)?;
+    errors.extend(more);
+    if !errors.is_empty() {
+        return Err(InstallError::Refused(manifest.errors_at(errors)));
+    }
+    let used: Vec<PathBuf> = compiled.into_iter().map(|(_, compiled)| compiled.code).collect();
     artifacts.prune(&used);
     Ok(Release { routes: route_table(manifest, &functions), functions, engines })
 }
 
-fn compile_all(
-    manifest: &Manifest,
+/// What came of some functions, and what is wrong with the others.
+type Partly<T> = (Vec<T>, Vec<Diagnostic>);
+
+fn compile_all<'m>(
+    manifest: &'m Manifest,
     artifacts: &Artifacts,
     compilers: &Compilers,
     progress: &dyn Progress,
-) -> Result<Vec<Compiled>, InstallError> {
+) -> Result<Partly<(&'m FunctionSpec, Compiled)>, InstallError> {
     let mut compiled = Vec::with_capacity(manifest.functions.len());
     let mut errors = Vec::new();
     for (done, spec) in manifest.functions.iter().enumerate() {
         let notify = || progress.compiling(spec, done, manifest.functions.len());
         match compile_one(spec, artifacts, compilers, notify) {
-            Ok(one) => compiled.push(one),
+            Ok(one) => compiled.push((spec, one)),
             Err(CompileError::Refused(diagnostic)) => errors.push(diagnostic),
             Err(CompileError::State(error)) => return Err(error.into()),
         }
     }
-    if errors.is_empty() { Ok(compiled) } else { Err(InstallError::Refused(manifest.errors_at(errors))) }
+    Ok((compiled, errors))
 }
 
 enum CompileError {
@@ -138,13 +144,13 @@ fn load_all(
     artifacts: &Artifacts,
     compilers: &Compilers,
     engines: &Engines,
-    compiled: &[Compiled],
-) -> Result<Vec<Arc<Function>>, InstallError> {
+    compiled: &[(&FunctionSpec, Compiled)],
+) -> Result<Partly<Arc<Function>>, InstallError> {
     let host_gate = HostGate::new(manifest.host.concurrency);
     let loader = Loader::new(engines, host_gate).map_err(InstallError::Link)?;
     let mut functions = Vec::with_capacity(compiled.len());
     let mut errors = Vec::new();
-    for (spec, compiled) in manifest.functions.iter().zip(compiled) {
+    for (spec, compiled) in compiled {
         let loaded = load_one(&loader, manifest, spec, compiled).or_else(|error| {
             let FunctionError::Load(reason) = &error else { return Err(CompileError::Refused(explain(spec, &error))) };
             // Whole by its checksum, and still not what this engine makes: somebody else put it there.
@@ -159,7 +165,7 @@ fn load_all(
             Err(CompileError::State(error)) => return Err(error.into()),
         }
     }
-    if errors.is_empty() { Ok(functions) } else { Err(InstallError::Refused(manifest.errors_at(errors))) }
+    Ok((functions, errors))
 }
 
 fn load_one(
@@ -219,12 +225,4 @@ fn make_route(pattern: &RoutePattern, function: &Arc<Function>, function_index: 
         prefix_bytes: static_segments.sum(),
         pattern: pattern.clone(),
     }
-}
-
-/// How many functions of each kind a release has, for people.
-pub fn count_kinds(release: &Release) -> HashMap<Kind, usize> {
-    release.functions.iter().fold(HashMap::new(), |mut counts, function| {
-        *counts.entry(function.kind()).or_default() += 1;
-        counts
-    })
 }

@@ -127,6 +127,17 @@ pub enum Allocation {
     OnDemand,
 }
 
+impl Allocation {
+    /// The name used in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PoolScanned => "pool-scanned",
+            Self::PoolCleared => "pool-cleared",
+            Self::OnDemand => "on-demand",
+        }
+    }
+}
+
 impl Engines {
     /// Engines for `concurrency` sandboxes at once, each of which needs as much as the neediest in `needs` of its
     /// kind and grows to `memory_bytes_max` at the most.

@@ -157,8 +157,9 @@ impl<'e> Loader<'e> {
         }
         let engine = self.engines.engine(kind);
         #[expect(unsafe_code, reason = "`storage::artifacts` hands out only files that this program wrote, unchanged")]
-        // SAFETY: the bytes were made by `serialize` for a component of ours, are in a folder that is closed to
-        // others, and match their checksum; wasmtime itself checks that version, target and settings are the same.
+        // SAFETY: the bytes were made by `serialize` for a component of ours, and match the checksum that was kept with
+        // them; wasmtime itself checks that version, target and settings are the same. The checksum is against
+        // accidents: whoever may write to the state folder, which is closed to other users, is trusted as this user is.
         let loaded = unsafe { wasmtime::component::Component::deserialize_file(engine, path) };
         let component = loaded.map_err(|error| {
             let text = format!("{error:#}");

@@ -26,14 +26,15 @@ use tokio::sync::{Notify, oneshot};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
+/// How many turns, of a millisecond each, a guest that computes behind its head is waited for before that is sent.
+const HEAD_TURNS_MAX: u32 = 100;
+
 /// What the host says of a request beside the request itself.
 pub struct Call {
     /// The host's name of it.
     pub request_id: RequestId,
     /// Host and port that the client asked for.
     pub authority: String,
-    /// Whether it came over TLS.
-    pub https: bool,
     /// The client's address, without the port.
     pub client_address: String,
     /// How many bytes of the path belong to the route, before its first parameter.
@@ -96,7 +97,7 @@ where
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (pre.clone(), slot.clone(), Arc::clone(meter));
             let run = async move {
-                let result = run_http02(&mut sandbox, pre, request, call.https, head, meter).await;
+                let result = run_http02(&mut sandbox, pre, request, head, meter).await;
                 (sandbox, result)
             };
             (Box::pin(run), HeadSource::Slot(slot))
@@ -136,13 +137,19 @@ where
     };
     meter.set_store(meter.started().elapsed());
     let mut guest = Guest::new(future, Arc::clone(meter));
-    let answer = poll_fn(|cx| poll_head(&mut guest, &head, cx)).await?;
+    let mut turns = 0;
+    let answer = poll_fn(|cx| poll_head(&mut guest, &head, &mut turns, cx)).await?;
     let (head, body) = answer.response.into_parts();
-    let body = GuestBody::new(body, answer.body_read, guest, call.stalled, &function.streams)?;
+    let body = GuestBody::new(body, answer.body_read, guest, call.stalled, &function.streams).await?;
     Ok(Response::from_parts(head, body))
 }
 
-fn poll_head(guest: &mut Guest, head: &HeadSource, cx: &mut Context<'_>) -> Poll<Result<Answer, InvokeError>> {
+fn poll_head(
+    guest: &mut Guest,
+    head: &HeadSource,
+    turns: &mut u32,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Answer, InvokeError>> {
     let polled = guest.poll(cx);
     // While nothing was sent, a guest that fails behind its answer has failed.
     if let Poll::Ready(Err(error)) = polled {
@@ -152,7 +159,7 @@ fn poll_head(guest: &mut Guest, head: &HeadSource, cx: &mut Context<'_>) -> Poll
     if guest.meter.upload.too_large() {
         return Poll::Ready(Err(InvokeError::BodyTooLarge));
     }
-    match head.take(guest) {
+    match head.take(guest, turns) {
         Some(head) => Poll::Ready(head),
         None if polled.is_ready() => Poll::Ready(Err(InvokeError::NoResponse(String::new()))),
         None => Poll::Pending,
@@ -179,19 +186,19 @@ fn put(slot: &HeadSlot, head: Result<Answer, InvokeError>) {
 }
 
 impl HeadSource {
-    fn take(&self, guest: &Guest) -> Option<Result<Answer, InvokeError>> {
+    /// The head, if it is there and the guest waits or has ended. One that computes may yet end with an error, which is
+    /// better told while it can be; a handler is held up for some turns, a command for as long as it computes.
+    fn take(&self, guest: &Guest, turns: &mut u32) -> Option<Result<Answer, InvokeError>> {
+        let computes = guest.is_running() && guest.meter.take_turn();
+        *turns += u32::from(computes);
         match self {
+            Self::Slot(_) if computes && *turns < HEAD_TURNS_MAX => None,
             Self::Slot(slot) => slot.lock().unwrap_or_else(PoisonError::into_inner).take(),
-            Self::Pipe(pipe) => {
-                if guest.is_running() && guest.meter.take_turn() {
-                    // It computes, and may yet end with an error. One that waits has said what it had to say.
-                    return None;
-                }
-                Some(match pipe.take_head()? {
-                    Ok(response) => Ok(Answer { response, body_read: None }),
-                    Err(error) => Err(InvokeError::NoResponse(format!(": {error}"))),
-                })
-            }
+            Self::Pipe(_) if computes => None,
+            Self::Pipe(pipe) => Some(match pipe.take_head()? {
+                Ok(response) => Ok(Answer { response, body_read: None }),
+                Err(error) => Err(InvokeError::NoResponse(format!(": {error}"))),
+            }),
         }
     }
 }
@@ -200,7 +207,6 @@ async fn run_http02(
     sandbox: &mut Sandbox,
     pre: wasmtime_wasi_http::p2::bindings::ProxyPre<super::sandbox::State>,
     request: Request<WasiBody>,
-    https: bool,
     head: HeadSlot,
     meter: Arc<Meter>,
 ) -> wasmtime::Result<()> {
@@ -208,9 +214,8 @@ async fn run_http02(
     let began = Instant::now();
     let proxy = pre.instantiate_async(&mut sandbox.store).await?;
     meter.set_instantiate(began.elapsed());
-    let scheme = if https { Scheme::Https } else { Scheme::Http };
     let mut view = sandbox.store.data_mut().http();
-    let request = view.new_incoming_request(scheme, request)?;
+    let request = view.new_incoming_request(Scheme::Http, request)?;
     let answer = view.new_response_outparam_from_callback(move |answer| {
         put(
             &head,

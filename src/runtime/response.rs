@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::coop::unconstrained;
+use tokio::time::timeout;
 use wasmtime_wasi_http::WasiBody;
 
 /// How much of a body is looked at before its head is sent, to learn its length.
@@ -63,30 +64,38 @@ pub enum Rest {
 }
 
 impl Tail {
-    /// Lets the guest finish, within its limits, and without a timeout within half a minute; one whose body nobody wants
-    /// within a second. What it still writes is thrown away.
+    /// Lets the guest finish, within its limits; one without a timeout within half a minute. What it still writes is
+    /// thrown away, and it must be done with a body that nobody wants within a second.
     pub async fn finish(self) -> Result<(), InvokeError> {
-        let work = async {
+        let reading = async {
             while let Some(frame) = poll_fn(|cx| lock(&self.stream).poll_next(cx)).await {
                 frame?;
             }
-            poll_fn(|cx| lock(&self.stream).guest.poll(cx)).await
+            Ok(())
         };
-        let has_timeout = lock(&self.stream).guest.meter.has_timeout();
         match self.rest {
-            // Its answer was the head, and that was given.
-            Rest::Unread => tokio::time::timeout(UNREAD_GRACE, work).await.unwrap_or(Ok(())),
-            Rest::Read if has_timeout => work.await,
-            Rest::Read => tokio::time::timeout(TAIL_GRACE, work).await.unwrap_or(Err(InvokeError::Timeout)),
+            Rest::Read => reading.await?,
+            Rest::Unread => match timeout(UNREAD_GRACE, reading).await {
+                Ok(read) => read?,
+                // It writes on for nobody. Its answer was the head, and that was given.
+                Err(_) => return Ok(()),
+            },
+        }
+        let working = poll_fn(|cx| lock(&self.stream).guest.poll(cx));
+        let has_timeout = lock(&self.stream).guest.meter.has_timeout();
+        if has_timeout {
+            working.await
+        } else {
+            timeout(TAIL_GRACE, working).await.unwrap_or(Err(InvokeError::Timeout))
         }
     }
 }
 
 impl GuestBody {
-    /// The body of an answer. Of a guest that has ended, it takes what was left behind, so that the length of a small
-    /// body is known before its head is sent, and so that one that broke off is an error while there can be one. One that
-    /// streams is put among the `streams`.
-    pub(super) fn new(
+    /// The body of an answer. What the guest can give of it at once is taken before the head is sent, so that the length
+    /// of a small body is known, and so that a guest that breaks off can still be answered for. One that streams is put
+    /// among the `streams`.
+    pub(super) async fn new(
         body: WasiBody,
         body_read: Option<oneshot::Sender<()>>,
         guest: Guest,
@@ -94,18 +103,9 @@ impl GuestBody {
         streams: &Streams,
     ) -> Result<Self, InvokeError> {
         let mut stream = Stream { body, body_read, guest, ended: false, failed: None, waker: None, stalled };
-        let mut ready = VecDeque::new();
-        if !stream.guest.is_running() {
-            let mut cx = Context::from_waker(Waker::noop());
-            let mut bytes = 0;
-            while bytes <= SETTLE_BYTES_MAX
-                && let Poll::Ready(frame) = stream.poll_next(&mut cx)
-            {
-                let Some(frame) = frame else { return Ok(Self { ready, stream: None }) };
-                let frame = frame?;
-                bytes += frame.data_ref().map_or(0, Bytes::len);
-                ready.push_back(frame);
-            }
+        let ready = poll_fn(|cx| Poll::Ready(stream.take_ready(cx))).await?;
+        if stream.ended && !stream.guest.is_running() {
+            return Ok(Self { ready, stream: None });
         }
         let stream = Arc::new(Mutex::new(stream));
         lock(&streams.0).push(Arc::downgrade(&stream));
@@ -130,6 +130,20 @@ impl GuestBody {
 }
 
 impl Stream {
+    /// The frames that are there, or that the guest makes when it is asked for them; not too many.
+    fn take_ready(&mut self, cx: &mut Context<'_>) -> Result<VecDeque<Frame<Bytes>>, InvokeError> {
+        let mut ready = VecDeque::new();
+        let mut bytes = 0;
+        while bytes <= SETTLE_BYTES_MAX
+            && let Poll::Ready(Some(frame)) = self.poll_next(cx)
+        {
+            let frame = frame?;
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            ready.push_back(frame);
+        }
+        Ok(ready)
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let frame = match self.failed.take() {
             Some(error) => Poll::Ready(Some(Err(error))),
@@ -137,7 +151,7 @@ impl Stream {
             None => self.poll_more(cx),
         };
         self.ended |= matches!(frame, Poll::Ready(None | Some(Err(_))));
-        // The epoch thread wakes whoever waits for a body that it ends.
+        // The sweep wakes whoever waits for a body that it ends.
         self.waker = frame.is_pending().then(|| cx.waker().clone());
         frame
     }
@@ -250,13 +264,15 @@ impl Body for GuestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ready: u64 = self.ready.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
-        match &self.stream {
-            None => SizeHint::with_exact(ready),
-            Some(stream) => match lock(stream).body.size_hint().exact() {
-                Some(rest) => SizeHint::with_exact(ready + rest),
-                None => SizeHint::default(),
-            },
+        // HTTP/1.1 has no trailers behind a length.
+        if self.ready.iter().any(Frame::is_trailers) {
+            return SizeHint::default();
         }
+        let ready: u64 = self.ready.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let rest = self.stream.as_ref().map_or(Some(0), |stream| {
+            let stream = lock(stream);
+            if stream.ended { Some(0) } else { stream.body.size_hint().exact() }
+        });
+        rest.map_or(SizeHint::default(), |rest| SizeHint::with_exact(ready + rest))
     }
 }

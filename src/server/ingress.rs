@@ -86,7 +86,6 @@ impl Target {
         Call {
             request_id: observed.request_id(),
             authority,
-            https: false,
             client_address: self.peer.as_ref().map(|peer| peer.ends.peer.ip().to_string()).unwrap_or_default(),
             route_prefix_bytes: route.prefix_bytes,
             stalled: self.peer.map(|peer| peer.stalled).unwrap_or_default(),

@@ -14,7 +14,9 @@ use crate::runtime::invoke::Measure;
 use crate::runtime::response::{GuestBody, Rest};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -33,21 +35,22 @@ impl Observer {
 
     fn record(&self, receipt: &Receipt, function_index: Option<usize>, method: &Method) {
         self.summary.record(receipt, function_index);
-        let micros = |duration: Duration| duration.as_secs_f64() * 1e6;
+        // Whole numbers: a line is written for each request, and fractions cost many times as much to write.
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         tracing::info!(
             target: "receipt",
             request_id = %receipt.request_id,
             function = receipt.function.as_ref().map(tracing::field::display),
-            kind = receipt.kind.map(super::super::receipt::Kind::as_str),
+            kind = receipt.kind.map(crate::receipt::Kind::as_str),
             method = method.as_str(),
             status = receipt.status,
             outcome = receipt.outcome.as_str(),
-            queue_us = micros(receipt.phases.queue),
-            store_us = micros(receipt.phases.store),
-            instantiate_us = micros(receipt.phases.instantiate),
-            handler_us = micros(receipt.phases.handler),
-            body_us = micros(receipt.phases.body),
-            cpu_us = micros(receipt.cpu),
+            queue_ns = nanos(receipt.phases.queue),
+            store_ns = nanos(receipt.phases.store),
+            instantiate_ns = nanos(receipt.phases.instantiate),
+            handler_ns = nanos(receipt.phases.handler),
+            body_ns = nanos(receipt.phases.body),
+            cpu_ns = nanos(receipt.cpu),
             memory_peak_bytes = receipt.memory_peak_bytes,
             bytes_in = receipt.bytes_in,
             bytes_out = receipt.bytes_out,
@@ -201,8 +204,10 @@ impl Observation {
 }
 
 impl Drop for Observation {
+    /// Nobody ended it: its client went away, or the host did.
     fn drop(&mut self) {
-        self.write_receipt(Outcome::ClientGone);
+        let cut_off = self.0.as_ref().is_some_and(|observed| observed.host.grace_is_over.load(Ordering::Acquire));
+        self.write_receipt(if cut_off { Outcome::Shutdown } else { Outcome::ClientGone });
     }
 }
 
@@ -228,12 +233,18 @@ impl Observed {
 
 /// The phases before the head, as `Server-Timing` has them: milliseconds (W3C Server Timing).
 fn server_timing(phases: &Phases) -> String {
-    let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
-    format!(
-        "queue;dur={:.4}, store;dur={:.4}, instantiate;dur={:.4}, handler;dur={:.4}",
-        millis(phases.queue),
-        millis(phases.store),
-        millis(phases.instantiate),
-        millis(phases.handler),
-    )
+    let mut text = String::with_capacity(96);
+    let named = [
+        ("queue;dur=", phases.queue),
+        (", store;dur=", phases.store),
+        (", instantiate;dur=", phases.instantiate),
+        (", handler;dur=", phases.handler),
+    ];
+    for (name, duration) in named {
+        // In whole numbers: to write fractions costs many times as much, and this is written for each request.
+        let (millis, ten_thousandths) = (duration.as_millis(), duration.as_nanos() / 100 % 10_000);
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{name}{millis}.{ten_thousandths:04}");
+    }
+    text
 }

@@ -38,6 +38,7 @@ fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::Timeout => (StatusCode::GATEWAY_TIMEOUT, "The function did not finish in time."),
         Outcome::CpuLimit => (StatusCode::GATEWAY_TIMEOUT, "The function used up its CPU time."),
         Outcome::Host => (StatusCode::INTERNAL_SERVER_ERROR, "The host could not run the function."),
+        Outcome::Shutdown => (StatusCode::SERVICE_UNAVAILABLE, "The host is stopping."),
         // Nobody is there to read it; 499 is what logs have for it since nginx.
         Outcome::ClientGone => (StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST), ""),
     }
@@ -225,7 +226,10 @@ impl Drop for ObservedBody {
             if let Some(error) = &failure {
                 reading.observed.log_failure(error);
             }
-            reading.observed.end(failure.map_or(Outcome::ClientGone, |error| error.outcome()));
+            match failure {
+                Some(error) => reading.observed.end(error.outcome()),
+                None => drop(reading.observed),
+            }
         }
     }
 }

@@ -41,7 +41,8 @@ impl Totals {
 
     fn add(&mut self, receipt: &Receipt) {
         self.requests += 1;
-        if receipt.outcome != Outcome::Ok {
+        // A client that goes away is no error of the function, and neither is the host's own end.
+        if !matches!(receipt.outcome, Outcome::Ok | Outcome::ClientGone | Outcome::Shutdown) {
             self.errors += 1;
         }
         // A request that was refused has no cold start to speak of.
@@ -101,7 +102,7 @@ impl fmt::Display for Summary {
         }
         match *lock(&self.unrouted) {
             0 => Ok(()),
-            unrouted => writeln!(f, "{unrouted} requests had no route"),
+            unrouted => writeln!(f, "requests that reached no function: {unrouted}"),
         }
     }
 }
@@ -158,6 +159,6 @@ mod tests {
         let line = table.lines().nth(1).unwrap();
         assert!(line.starts_with("hello            2       1"), "{table}");
         assert!(line.contains("10.0us/2.0") && line.contains("1.0MiB"), "{table}");
-        assert!(table.ends_with("1 requests had no route\n"), "{table}");
+        assert!(table.ends_with("requests that reached no function: 1\n"), "{table}");
     }
 }

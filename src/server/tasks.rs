@@ -25,23 +25,32 @@ impl Tasks {
         tasks.spawn(task);
     }
 
-    /// Waits until all have ended, at most for `grace`; says how many had not, and stops those.
-    pub(super) async fn finish_within(&self, grace: Duration) -> usize {
+    /// Waits until all have ended, at most for `grace`; hands over those that have not.
+    pub(super) async fn finish_within(&self, grace: Duration) -> Left {
         let deadline = tokio::time::Instant::now() + grace;
         // A connection that ends may leave a guest's last work behind, so it is asked until nothing is left.
         loop {
             let mut tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
             if tasks.is_empty() {
-                return 0;
+                return Left(tasks);
             }
             let all = async { while tasks.join_next().await.is_some() {} };
             if tokio::time::timeout_at(deadline, all).await.is_err() {
-                let late = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-                let left = tasks.len() + late.len();
-                drop((tasks, late));
-                return left;
+                return Left(tasks);
             }
         }
+    }
+}
+
+/// Tasks that outlasted their grace.
+pub(super) struct Left(JoinSet<()>);
+
+impl Left {
+    /// Stops them, and says how many there were.
+    pub(super) async fn stop(mut self) -> usize {
+        let left = self.0.len();
+        self.0.shutdown().await;
+        left
     }
 }
 
@@ -55,9 +64,9 @@ mod tests {
         let tasks = Arc::new(Tasks::default());
         let inner = Arc::clone(&tasks);
         tasks.spawn(async move { inner.spawn(tokio::time::sleep(Duration::from_millis(20))) });
-        assert_eq!(tasks.finish_within(Duration::from_secs(5)).await, 0);
+        assert_eq!(tasks.finish_within(Duration::from_secs(5)).await.stop().await, 0);
         tasks.spawn(std::future::pending());
         tasks.spawn(async {});
-        assert_eq!(tasks.finish_within(Duration::from_millis(20)).await, 1);
+        assert_eq!(tasks.finish_within(Duration::from_millis(20)).await.stop().await, 1);
     }
 }

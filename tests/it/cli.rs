@@ -75,11 +75,11 @@ fn a_build_that_fails_shows_what_it_printed() {
 #[test]
 fn a_missing_target_is_told_with_the_command_that_adds_it() {
     let folder = tempfile::tempdir().unwrap();
-    let toml = "name = \"test\"\n[functions.it]\ncomponent = \"it.wasm\"\nbuild = \"false cargo build --target wasm32v1-none\"\nroutes = [\"/\"]\n";
+    let toml = "name = \"test\"\n[functions.it]\ncomponent = \"it.wasm\"\nbuild = \"false cargo build --target no-such-target\"\nroutes = [\"/\"]\n";
     std::fs::write(folder.path().join("functions.toml"), toml).unwrap();
     let ended = fnhost(folder.path()).arg("build").output().unwrap();
     let stderr = String::from_utf8(ended.stderr).unwrap();
-    assert!(stderr.contains("rustup target add wasm32v1-none"), "{stderr}");
+    assert!(stderr.contains("rustup target add no-such-target"), "{stderr}");
 }
 
 #[test]
@@ -97,4 +97,31 @@ fn a_build_makes_the_component_that_is_served() {
     assert!(stderr.contains("= help: `fnhost build` makes it"), "{stderr}");
     assert!(fnhost(folder.path()).arg("build").status().unwrap().success());
     assert!(fnhost(folder.path()).arg("check").output().unwrap().status.success());
+}
+
+#[test]
+fn up_builds_what_it_serves() {
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let source = guest("hello").display().to_string();
+    let toml = format!(
+        "name = \"test\"\n[functions.it]\ncomponent = \"it.wasm\"\nbuild = \"cp {source} it.wasm\"\nroutes = [\"/\"]\n"
+    );
+    std::fs::write(folder.path().join("functions.toml"), toml).unwrap();
+    let refused = fnhost(folder.path()).args(["up", "--no-build", "--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let host = TestHost::building(&folder);
+    assert!(folder.path().join("it.wasm").exists());
+    assert_eq!(host.stop().code, Some(0));
+}
+
+#[test]
+fn a_filter_that_makes_no_sense_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml =
+        format!("name = \"test\"\n[functions.it]\ncomponent = \"{}\"\nroutes = [\"/\"]\n", guest("hello").display());
+    std::fs::write(folder.path().join("functions.toml"), toml).unwrap();
+    let ended =
+        fnhost(folder.path()).args(["up", "--listen", "127.0.0.1:0"]).env("FNHOST_LOG", "what=ever=").output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).starts_with("error: FNHOST_LOG is `what=ever=`"));
 }

@@ -63,7 +63,22 @@ async fn a_guest_may_work_on_after_its_answer() {
     });
     let receipt = host.receipt(&id);
     assert_eq!(receipt["outcome"], "ok");
-    assert!(receipt["body_us"].as_f64().unwrap() > 190_000.0, "{receipt}");
+    assert!(receipt["body_ns"].as_f64().unwrap() > 190_000_000.0, "{receipt}");
+}
+
+/// A webhook that says 204 and then does its work, or any function that is asked with HEAD.
+#[tokio::test]
+async fn an_answer_without_a_body_does_not_end_the_work_behind_it() {
+    let host = TestHost::of_guest("misbehave", "");
+    let without_body = host.get("/misbehave/work-on-without-a-body?ms=1500").await;
+    assert_eq!(without_body.status, 204);
+    let head = host.send(Request::new(http::Method::HEAD, "/misbehave/work-on?ms=1500")).await;
+    assert_eq!(head.status, 200);
+    for answer in [without_body, head] {
+        let id = answer.request_id().to_owned();
+        host.logged(|line| line["request_id"] == id.as_str() && line["message"] == "worked on for 1500 ms");
+        assert_eq!(host.receipt(&id)["outcome"], "ok");
+    }
 }
 
 #[tokio::test]

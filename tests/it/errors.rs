@@ -17,16 +17,14 @@ async fn no_route_is_404() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_503_with_the_time_to_try_again() {
-    let settings = "[functions.guest.limits]\nconcurrency = 1\nqueue = 1\nqueue-wait = \"50ms\"\ntimeout = \"60s\"";
+async fn a_wait_that_takes_too_long_is_503_with_the_time_to_try_again() {
+    let settings = "limits = { concurrency = 1, queue-wait = \"50ms\", timeout = \"60s\" }";
     let host = TestHost::of_guest("misbehave", settings);
     let mut held = host.connect().await;
     let streaming = held.begin(Request::get("/misbehave/hang-after-head")).await.unwrap();
-    let (one, other) = tokio::join!(host.get("/misbehave/counter"), host.get("/misbehave/counter"));
-    for refused in [one, other] {
-        refused.assert_problem(503, "busy");
-        assert_eq!(refused.header("retry-after"), "1");
-    }
+    let refused = host.get("/misbehave/counter").await;
+    refused.assert_problem(503, "busy");
+    assert_eq!(refused.header("retry-after"), "1");
     drop(streaming);
     held.leave().await;
     // The stream's sandbox counts until it is gone, and then no more.
@@ -34,6 +32,21 @@ async fn a_full_queue_is_503_with_the_time_to_try_again() {
     while host.get("/misbehave/counter").await.status != 200 {
         assert!(std::time::Instant::now() < deadline, "the permit never came back");
     }
+}
+
+#[tokio::test]
+async fn a_full_queue_is_503_at_once() {
+    let settings = "limits = { concurrency = 1, queue = 1, queue-wait = \"50s\", timeout = \"60s\" }";
+    let host = TestHost::of_guest("misbehave", settings);
+    let mut held = host.connect().await;
+    let streaming = held.begin(Request::get("/misbehave/hang-after-head")).await.unwrap();
+    // Whichever of the two comes first waits, far longer than the other needs to be refused.
+    let refused = tokio::select! {
+        answer = host.get("/misbehave/counter") => answer,
+        answer = host.get("/misbehave/counter") => answer,
+    };
+    refused.assert_problem(503, "busy");
+    drop(streaming);
 }
 
 #[tokio::test]
@@ -86,7 +99,6 @@ async fn a_guest_over_its_time_is_504() {
     let host = TestHost::of_guest("misbehave", "limits = { timeout = \"200ms\", cpu = \"60s\" }");
     host.get("/misbehave/hang").await.assert_problem(504, "timeout");
     host.get("/misbehave/spin").await.assert_problem(504, "timeout");
-    host.get("/misbehave/counter").await.assert_ok("1\n");
 }
 
 #[tokio::test]
@@ -94,8 +106,8 @@ async fn a_guest_over_its_cpu_time_is_504() {
     let host = TestHost::of_guest("misbehave", "limits = { cpu = \"100ms\" }");
     let answer = host.get("/misbehave/spin").await;
     answer.assert_problem(504, "cpu_limit");
-    let cpu = host.receipt(answer.request_id())["cpu_us"].as_f64().unwrap();
-    assert!((100_000.0..1_000_000.0).contains(&cpu), "{cpu} us");
+    let cpu = host.receipt(answer.request_id())["cpu_ns"].as_f64().unwrap();
+    assert!((100_000_000.0..1_000_000_000.0).contains(&cpu), "{cpu} ns");
 }
 
 #[tokio::test]

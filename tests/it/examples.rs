@@ -1,14 +1,17 @@
 //! Every guest example does what README says of it, as functions.toml routes it.
 
 use crate::support::{Request, TestHost, project};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// The demo app, as it stands in the project.
-fn demo() -> &'static TestHost {
-    static DEMO: OnceLock<TestHost> = OnceLock::new();
-    DEMO.get_or_init(|| {
+/// The demo app, as it stands in the project. One host for those tests that run at the same time; the last one ends it.
+fn demo() -> Arc<TestHost> {
+    static DEMO: Mutex<Weak<TestHost>> = Mutex::new(Weak::new());
+    let mut shared = DEMO.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
         crate::support::guest("hello");
-        TestHost::of_file(&project().join("functions.toml"))
+        let host = Arc::new(TestHost::of_file(&project().join("functions.toml")));
+        *shared = Arc::downgrade(&host);
+        host
     })
 }
 
@@ -80,7 +83,19 @@ async fn cgi_is_a_program_that_prints() {
 /// A program that prints its head, and the rest later.
 #[tokio::test]
 async fn cgi_streams_what_it_prints() {
-    demo().get("/cgi/slow/50").await.assert_ok("first\nsecond\n");
+    let demo = demo();
+    let mut connection = demo.connect().await;
+    // It prints the second line when it has read the end of its upload, and that ends when the first was seen.
+    let (more, upload) = tokio::sync::mpsc::channel(1);
+    let request = Request::post("/cgi/slow", "").body(crate::support::body_of_channel(upload));
+    let mut response = connection.begin(request).await.unwrap();
+    let mut next = async || {
+        http_body_util::BodyExt::frame(response.body_mut()).await.map(|frame| frame.unwrap().into_data().unwrap())
+    };
+    assert_eq!(next().await.unwrap(), "first\n");
+    drop(more);
+    assert_eq!(next().await.unwrap(), "second\n");
+    assert!(next().await.is_none());
 }
 
 #[tokio::test]

@@ -45,9 +45,17 @@ async fn a_line_without_an_end_is_cut() {
     assert!(grown < 32 << 20, "the host grew by {grown} bytes");
 }
 
+#[tokio::test]
+async fn what_a_guest_prints_on_stderr_is_logged_too() {
+    let host = TestHost::of_guest("misbehave", "");
+    let id = host.get("/misbehave/panic").await.request_id().to_owned();
+    let line = host.logged(|line| line["stream"] == "stderr" && line["message"] == "on purpose");
+    assert_eq!(line["request_id"], id.as_str());
+}
+
 /// Nobody reads the host's stderr: a pipe holds 64 KiB, and then a writer would wait for ever.
 #[tokio::test]
-async fn a_log_that_nobody_reads_stops_nobody() {
+async fn a_log_that_nobody_reads_stops_nobody_and_says_what_was_lost() {
     let folder = tempfile::tempdir().unwrap();
     let toml = format!(
         "name = \"test\"\n[functions.it]\ncomponent = \"{}\"\nroutes = [\"/{{*rest}}\"]\n",
@@ -55,7 +63,7 @@ async fn a_log_that_nobody_reads_stops_nobody() {
     );
     std::fs::write(folder.path().join("functions.toml"), toml).unwrap();
     let mut child = fnhost(folder.path())
-        .args(["up", "--listen", "127.0.0.1:0"])
+        .args(["up", "--listen", "127.0.0.1:0", "--log", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -64,9 +72,15 @@ async fn a_log_that_nobody_reads_stops_nobody() {
     std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
     let mut connection = crate::support::Connection::open(address).await.unwrap();
-    for _ in 0..20 {
+    // Some 20 MB, of which 8 MiB may wait.
+    for _ in 0..100 {
         connection.send(Request::get("/misbehave/flood?lines=1000")).await.unwrap().assert_ok("flooded\n");
     }
+    let told = std::io::BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .find(|line| line.contains("log lines were dropped"));
+    assert!(told.is_some(), "lines were lost, or kept without a bound, and nobody said so");
     child.kill().unwrap();
     child.wait().unwrap();
 }

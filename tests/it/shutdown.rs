@@ -54,8 +54,10 @@ async fn requests_that_outlast_the_grace_are_cut() {
     let response = connection.begin(Request::get("/stream?count=1000000&interval-ms=10")).await.unwrap();
     let began = Instant::now();
     host.terminate();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let body = http_body_util::BodyExt::collect(response.into_body()).await;
     assert!(body.is_err(), "a cut stream ended as if it were whole");
+    assert_eq!(host.receipt(&id)["outcome"], "shutdown");
     let finished = host.finish();
     assert_eq!(finished.code, Some(0));
     assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(20));
@@ -69,4 +71,14 @@ async fn an_idle_connection_does_not_hold_the_host() {
     let began = Instant::now();
     assert_eq!(host.stop().code, Some(0));
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_the_host_as_well() {
+    let host = TestHost::with(HELLO_AND_STREAM);
+    host.get("/hello/you").await.assert_ok("Hello, you!\n");
+    host.signal("-INT");
+    let finished = host.finish();
+    assert_eq!(finished.code, Some(0));
+    assert!(finished.stdout.contains("hello "), "{}", finished.stdout);
 }

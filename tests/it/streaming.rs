@@ -92,16 +92,19 @@ async fn trailers_pass_both_ways() {
 
 #[tokio::test]
 async fn five_hundred_streams_at_once() {
-    let host = TestHost::of_guest("stream", "limits = { concurrency = 500 }");
+    let limits = "limits = { concurrency = 500, queue-wait = \"50ms\", timeout = \"none\" }";
+    let host = TestHost::of_guest("stream", limits);
     let mut streams = Vec::new();
     for _ in 0..500 {
         let mut connection = host.connect().await;
-        let mut response = connection.begin(Request::get("/?count=3&interval-ms=500")).await.unwrap();
+        let mut response = connection.begin(Request::get("/?count=1000000&interval-ms=100")).await.unwrap();
         response.body_mut().frame().await.unwrap().unwrap();
         streams.push((connection, response));
     }
-    for (_connection, response) in streams {
-        let rest = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(rest, "id: 1\ndata: event 1\n\nid: 2\ndata: event 2\n\n");
+    // All of them have their sandbox: there is none left for one more.
+    host.get("/?count=1").await.assert_problem(503, "busy");
+    for (_connection, response) in &mut streams {
+        let next = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(next.starts_with(b"id: 1\n"), "{next:?}");
     }
 }

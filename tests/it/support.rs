@@ -4,7 +4,7 @@ mod client;
 mod guests;
 mod host;
 
-pub(crate) use client::{Answer, Connection, Request, body_of};
+pub(crate) use client::{Answer, Connection, Request, body_of, body_of_channel};
 pub(crate) use guests::{component_of_wat, guest};
 pub(crate) use host::{TestHost, fnhost};
 

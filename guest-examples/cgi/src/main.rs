@@ -13,10 +13,10 @@ fn main() {
         println!("Status: {status}\nContent-Type: text/plain\n\nstatus {status}");
         return;
     }
-    if let Some(millis) = path.strip_prefix("/slow/") {
+    if path == "/slow" {
         println!("Content-Type: text/plain\n\nfirst");
-        std::thread::sleep(std::time::Duration::from_millis(millis.parse().unwrap_or(0)));
-        println!("second");
+        let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        println!("{}", if read.is_ok() { "second" } else { "the upload broke off" });
         return;
     }
     if path == "/headless" {

@@ -1,9 +1,12 @@
 //! The sins of `misbehave` that are another matter in WASI 0.3, where a guest's tasks and streams run in the host's own
 //! event loop. Not an example of how to write a function.
 
+#[path = "../../misbehave/src/secret.rs"]
+mod secret;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use wasip3::clocks::monotonic_clock;
-use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
 use wasip3::wit_bindgen::{self, StreamReader, StreamResult, StreamWriter};
 use wasip3::{wit_future, wit_stream};
 
@@ -29,6 +32,12 @@ impl wasip3::exports::http::handler::Guest for Misbehave {
             "grow" => grow(),
             "error-code" => Err(ErrorCode::InternalError(Some("on purpose".to_owned()))),
             "counter" => counter(),
+            "fill" => {
+                secret::fill();
+                answer("filled\n".to_owned())
+            }
+            "scan" => answer(format!("{}\n", secret::scan())),
+            "fetch" => fetch(query.strip_prefix("url=").unwrap_or_default()).await,
             "echo" => Ok(echo(request)),
             "request" => show(&request),
             "panic-in-mid-stream" => streaming(async |body| {
@@ -52,6 +61,21 @@ impl wasip3::exports::http::handler::Guest for Misbehave {
             "work-on" => work_on(number),
             other => answer(format!("no such sin: {other}\n")),
         }
+    }
+}
+
+/// Calls out, and shows the status or the error.
+async fn fetch(url: &str) -> Result<Response, ErrorCode> {
+    let (authority, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap_or((url, ""));
+    let (trailers, trailers_reader) = wit_future::new(|| Ok(None));
+    drop(trailers);
+    let (request, _sent) = Request::new(Fields::new(), None, trailers_reader, None);
+    let _ = request.set_scheme(Some(&Scheme::Http));
+    let _ = request.set_authority(Some(authority));
+    let _ = request.set_path_with_query(Some(&format!("/{path}")));
+    match wasip3::http::client::send(request).await {
+        Ok(response) => answer(format!("status {}\n", response.get_status_code())),
+        Err(error) => answer(format!("{error:?}\n")),
     }
 }
 

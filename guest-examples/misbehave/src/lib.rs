@@ -1,5 +1,7 @@
 //! A route for each sin, to show that the host survives them all. Not an example of how to write a function.
 
+mod secret;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use wasip2::clocks::monotonic_clock;
@@ -41,12 +43,19 @@ impl wasip2::exports::http::incoming_handler::Guest for Misbehave {
             "flood" => flood(answer, number),
             "endless-line" => endless_line(answer, number),
             "counter" => counter(answer),
-            "fill" => fill(answer),
-            "scan" => scan(answer),
-            "work-on" => work_on(answer, number),
+            "fill" => {
+                secret::fill();
+                respond(answer, "filled\n");
+            }
+            "scan" => respond(answer, &format!("{}\n", secret::scan())),
+            "fill-and-scan" => {
+                secret::fill();
+                respond(answer, &format!("{}\n", secret::scan()));
+            }
+            "work-on" => work_on(answer, number, 200),
+            "work-on-without-a-body" => work_on(answer, number, 204),
             "host-headers" => host_headers(answer),
             "request-headers" => request_headers(&request, answer),
-            "ignore-upload" => respond(answer, "ignored\n"),
             other => respond(answer, &format!("no such sin: {other}\n")),
         }
     }
@@ -222,45 +231,18 @@ fn counter(answer: ResponseOutparam) {
     respond(answer, &format!("{}\n", COUNTER.fetch_add(1, Ordering::Relaxed) + 1));
 }
 
-/// The secret: computed, so that it stands nowhere in memory but where it is written on purpose.
-fn secret(place: usize) -> u8 {
-    let mixed = std::hint::black_box(place as u32).wrapping_mul(0x9e37_79b9) ^ 0x5bd1_e995;
-    (mixed >> 13) as u8 | 1
-}
-
-const SECRET_BYTES: usize = 256;
-
-/// Writes the secret all over its memory, and over some that it takes for the purpose.
-fn fill(answer: ResponseOutparam) {
-    let mut hoard = vec![0_u8; 4 << 20];
-    for copy in hoard.chunks_exact_mut(SECRET_BYTES) {
-        copy.iter_mut().enumerate().for_each(|(place, byte)| *byte = secret(place));
-    }
-    std::hint::black_box(&hoard);
-    respond(answer, "filled\n");
-}
-
-/// Looks for any 16 bytes of the secret in all the memory there is, and in as much again as `fill` took.
-fn scan(answer: ResponseOutparam) {
-    core::arch::wasm32::memory_grow::<0>((8 << 20) / 65536);
-    let bytes = core::arch::wasm32::memory_size::<0>() * 65536;
-    let mut found = 0_u32;
-    let first = secret(0);
-    let mut place = 16;
-    while place + 16 < bytes {
-        // SAFETY: within the linear memory, which is all this reads.
-        let byte = |at: usize| unsafe { core::ptr::read_volatile(at as *const u8) };
-        if byte(place) == first && (1..16).all(|next| byte(place + next) == secret(next)) {
-            found += 1;
-        }
-        place += 1;
-    }
-    respond(answer, &format!("{found}\n"));
-}
-
 /// Answers, and then works on for `?ms=`.
-fn work_on(answer: ResponseOutparam, millis: u64) {
-    respond(answer, "answered\n");
+fn work_on(answer: ResponseOutparam, millis: u64, code: u16) {
+    let response = OutgoingResponse::new(Fields::new());
+    let _ = response.set_status_code(code);
+    let body = response.body().expect("the first time");
+    ResponseOutparam::set(answer, Ok(response));
+    if code == 200 {
+        let stream = body.write().expect("the first time");
+        write(&stream, b"answered\n");
+        drop(stream);
+    }
+    let _ = OutgoingBody::finish(body, None);
     wait(millis);
     println!("worked on for {millis} ms");
 }

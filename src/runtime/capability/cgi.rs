@@ -39,7 +39,7 @@ pub(in crate::runtime) fn environment(request: &request::Parts, call: &Call) -> 
     let path = request.uri.path();
     // SCRIPT_NAME is the part of the path that led here, PATH_INFO what is left for the script: together, all of it.
     let (script, info) = path.split_at_checked(call.route_prefix_bytes.min(path.len())).unwrap_or(("", path));
-    let (server_name, server_port) = split_authority(&call.authority, call.https);
+    let (server_name, server_port) = split_authority(&call.authority);
     let mut variables: Vec<(String, String)> = [
         ("GATEWAY_INTERFACE", "CGI/1.1"),
         ("SERVER_SOFTWARE", concat!("fnhost/", env!("CARGO_PKG_VERSION"))),
@@ -71,11 +71,10 @@ fn protocol(version: http::Version) -> &'static str {
     }
 }
 
-fn split_authority(authority: &str, https: bool) -> (&str, &str) {
-    let default_port = if https { "443" } else { "80" };
+fn split_authority(authority: &str) -> (&str, &str) {
     match authority.rsplit_once(':') {
         Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => (name, port),
-        _ => (authority, default_port),
+        _ => (authority, "80"),
     }
 }
 

@@ -32,8 +32,8 @@ const IDLE_PER_HOST_MAX: usize = 32;
 
 /// The most bytes that one write of a guest brings into the host.
 const BODY_CHUNK_BYTES: usize = 64 << 10;
-/// How long a call that was refused takes its guest's upload in, and throws it away.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+/// How long a call that is over takes in what its guest still uploads, and throws it away.
+const LINGER_TIME: Duration = Duration::from_millis(100);
 
 type PooledClient = Client<HttpsConnector<GrantedConnector>, WasiBody>;
 
@@ -96,12 +96,10 @@ impl WasiHttpHooks for OutboundHooks {
         // Tells of failures in reading the response: there is nothing here that would want to know.
         _response_result: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        if let Err(error) = self.admit(&request) {
-            return Box::new(async {
-                // A guest sends first and asks then: if its upload broke off, it would hear of that alone.
-                let _ = timeout(REFUSAL_PAUSE, drain(request.into_body())).await;
-                Err(error)
-            });
+        let admitted = self.admit(&request);
+        let request = request.map(|body| Lingering(Some(body)).boxed_unsync());
+        if let Err(error) = admitted {
+            return Box::new(async { Err(error) });
         }
         self.left -= 1;
         let client = self.client.get_or_init(|| client(&self.grants)).clone();
@@ -170,8 +168,39 @@ async fn send(client: PooledClient, request: Request<WasiBody>, options: Request
     Ok((response, Box::new(async { Ok(()) })))
 }
 
-async fn drain(mut body: WasiBody) {
-    while let Some(Ok(_)) = body.frame().await {}
+/// A guest's upload to the other side. Guests write it to its end before they look at the answer, or beside that; one
+/// whose upload is dropped under it hears of a broken stream, though there is an answer, or a better reason why there is
+/// none. So what was dropped early is taken in for a moment more.
+struct Lingering(Option<WasiBody>);
+
+impl Body for Lingering {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        let (Some(mut body), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
+        // Bounded by its time, and at its end at once when the guest goes: then nobody is left who writes.
+        runtime.spawn(timeout(LINGER_TIME, async move { while let Some(Ok(_)) = body.frame().await {} }));
+    }
 }
 
 /// What went wrong, in the words of `wasi:http`: the innermost cause that has one.

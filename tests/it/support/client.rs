@@ -85,6 +85,9 @@ impl Answer {
         assert_eq!(problem["status"], status);
         assert_eq!(problem["request_id"], self.request_id());
         assert_eq!(self.request_id().len(), 32);
+        // A problem names the function, where the request reached one.
+        let unrouted = ["no_route", "no_method", "bad_request"].contains(&code);
+        assert_eq!(problem["function"].is_null(), unrouted, "{problem}");
     }
 }
 
@@ -158,4 +161,21 @@ pub(crate) fn body_of(
         }
     }
     Frames(frames).boxed()
+}
+
+/// A body of what comes through a channel.
+pub(crate) fn body_of_channel(receiver: tokio::sync::mpsc::Receiver<Bytes>) -> BoxBody<Bytes, Infallible> {
+    struct Channel(tokio::sync::mpsc::Receiver<Bytes>);
+    impl Body for Channel {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+        }
+    }
+    Channel(receiver).boxed()
 }

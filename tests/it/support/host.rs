@@ -37,18 +37,23 @@ pub(crate) fn fnhost(folder: &Path) -> Command {
 impl TestHost {
     /// Serves `toml`, in which `{name}.wasm` stands for the guest examples' components: `{hello.wasm}`, for instance.
     pub(crate) fn with(toml: &str) -> Self {
-        Self::start(Arc::new(tempfile::tempdir().unwrap()), toml, &[])
+        Self::start(Arc::new(tempfile::tempdir().unwrap()), toml)
     }
 
     /// The same in a folder that was used before, or has files in it.
     pub(crate) fn within(folder: &Arc<TempDir>, toml: &str) -> Self {
-        Self::start(Arc::clone(folder), toml, &[])
+        Self::start(Arc::clone(folder), toml)
     }
 
     /// Serves a file that is there already.
     pub(crate) fn of_file(file: &Path) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        Self::spawn(folder, file, &[])
+        Self::spawn(folder, file, &["--no-build"])
+    }
+
+    /// Builds and serves the functions.toml in `folder`, as `up` does.
+    pub(crate) fn building(folder: &Arc<TempDir>) -> Self {
+        Self::spawn(Arc::clone(folder), &folder.path().join("functions.toml"), &[])
     }
 
     /// One example guest behind `/`, with `settings` in its table.
@@ -58,17 +63,17 @@ impl TestHost {
         ))
     }
 
-    pub(crate) fn start(folder: Arc<TempDir>, toml: &str, environment: &[(&str, &str)]) -> Self {
+    fn start(folder: Arc<TempDir>, toml: &str) -> Self {
         let file = folder.path().join("functions.toml");
         std::fs::write(&file, with_guests(toml)).unwrap();
-        Self::spawn(folder, &file, environment)
+        Self::spawn(folder, &file, &["--no-build"])
     }
 
-    fn spawn(folder: Arc<TempDir>, file: &Path, environment: &[(&str, &str)]) -> Self {
+    fn spawn(folder: Arc<TempDir>, file: &Path, arguments: &[&str]) -> Self {
         let mut child = fnhost(file.parent().unwrap())
-            .args(["up", "--no-build", "--listen", "127.0.0.1:0", "--log", "json", "-c"])
+            .args(["up", "--listen", "127.0.0.1:0", "--log", "json", "-c"])
             .arg(file)
-            .envs(environment.iter().copied())
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -140,7 +145,11 @@ impl TestHost {
 
     /// Asks the host to end, as a service manager does.
     pub(crate) fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        self.signal("-TERM");
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let killed = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 
