@@ -17,57 +17,64 @@ fn demo() -> Arc<TestHost> {
 
 #[tokio::test]
 async fn hello_greets_whom_the_path_names() {
-    demo().get("/hello/you").await.assert_ok("Hello, you!\n");
+    let demo = demo();
+    demo.get("/hello/you").await.assert_ok("Hello, you!\n");
 }
 
 #[tokio::test]
 async fn hello_p3_answers_by_wasi_0_3() {
-    let answer = demo().get("/hello-p3").await;
+    let demo = demo();
+    let answer = demo.get("/hello-p3").await;
     answer.assert_ok("Hello, WASI 0.3!\n");
     assert_eq!(answer.header("content-type"), "text/plain");
-    assert_eq!(demo().receipt(answer.request_id())["kind"], "http-0.3");
+    assert_eq!(demo.receipt(answer.request_id())["kind"], "http-0.3");
 }
 
 #[tokio::test]
 async fn router_is_a_whole_axum_router() {
-    demo().get("/router").await.assert_ok("a router in a function\n");
-    let user = demo().get("/router/users/7").await;
+    let demo = demo();
+    demo.get("/router").await.assert_ok("a router in a function\n");
+    let user = demo.get("/router/users/7").await;
     user.assert_ok(r#"{"id":7,"name":"user-7"}"#);
     assert_eq!(user.header("x-layer"), "stamped");
-    assert_eq!(demo().get("/router/users/0").await.status, 404);
-    demo().get("/router/search?q=wasm&page=2").await.assert_ok("page 2 of what is like wasm\n");
+    assert_eq!(demo.get("/router/users/0").await.status, 404);
+    demo.get("/router/search?q=wasm&page=2").await.assert_ok("page 2 of what is like wasm\n");
     let sum = Request::post("/router/sum", "[1, 2, 39]").header("content-type", "application/json");
-    demo().send(sum).await.assert_ok("42");
+    demo.send(sum).await.assert_ok("42");
 }
 
 #[tokio::test]
 async fn echo_sends_the_upload_back() {
+    let demo = demo();
     let upload = Request::post("/echo", "an upload").header("content-type", "text/x-own");
-    let answer = demo().send(upload).await;
+    let answer = demo.send(upload).await;
     answer.assert_ok("an upload");
     assert_eq!(answer.header("content-type"), "text/x-own");
 }
 
 #[tokio::test]
 async fn stream_sends_server_sent_events() {
-    let answer = demo().get("/stream?count=3&interval-ms=1").await;
+    let demo = demo();
+    let answer = demo.get("/stream?count=3&interval-ms=1").await;
     answer.assert_ok("id: 0\ndata: event 0\n\nid: 1\ndata: event 1\n\nid: 2\ndata: event 2\n\n");
     assert_eq!(answer.header("content-type"), "text/event-stream");
 }
 
 #[tokio::test]
 async fn fetch_calls_out() {
-    let authority = demo().address().to_string();
-    let answer = demo().send(Request::get("/fetch").header("host", &authority)).await;
+    let demo = demo();
+    let authority = demo.address().to_string();
+    let answer = demo.send(Request::get("/fetch").header("host", &authority)).await;
     answer.assert_ok("Hello, fetch!\n");
     assert_eq!(answer.header("x-fetched"), format!("http://{authority}/hello/fetch"));
 }
 
 #[tokio::test]
 async fn cgi_is_a_program_that_prints() {
+    let demo = demo();
     let request =
         Request::post("/cgi/a/b%20c?q=1", "12345").header("content-type", "text/x-own").header("host", "h.example:81");
-    let answer = demo().send(request).await;
+    let answer = demo.send(request).await;
     let lines = [
         "POST /a/b c?q=1",
         "rest: a/b%20c",
@@ -77,7 +84,7 @@ async fn cgi_is_a_program_that_prints() {
     ];
     answer.assert_ok(&(lines.join("\n") + "\n"));
     assert_eq!(answer.header("x-script"), "/cgi");
-    assert_eq!(demo().receipt(answer.request_id())["kind"], "command");
+    assert_eq!(demo.receipt(answer.request_id())["kind"], "command");
 }
 
 /// A program that prints its head, and the rest later.
@@ -100,26 +107,30 @@ async fn cgi_streams_what_it_prints() {
 
 #[tokio::test]
 async fn cgi_is_not_fooled_by_names_with_an_underscore() {
-    let answer = demo().send(Request::get("/cgi/x").header("fnhost_param_rest", "forged")).await;
+    let demo = demo();
+    let answer = demo.send(Request::get("/cgi/x").header("fnhost_param_rest", "forged")).await;
     assert!(answer.text().contains("rest: x\n"), "{}", answer.text());
-    let answer = demo().get("/cgi/é").await;
+    let answer = demo.get("/cgi/é").await;
     assert!(answer.text().contains("rest: é\n"), "{}", answer.text());
 }
 
 #[tokio::test]
 async fn config_shows_its_own_configuration() {
-    demo().get("/config/theme").await.assert_ok("rc: dark\ndraft: dark\nall: theme=dark\n");
-    demo().get("/config/nothing").await.assert_ok("rc: none\ndraft: none\nall: theme=dark\n");
+    let demo = demo();
+    demo.get("/config/theme").await.assert_ok("rc: dark\ndraft: dark\nall: theme=dark\n");
+    demo.get("/config/nothing").await.assert_ok("rc: none\ndraft: none\nall: theme=dark\n");
 }
 
 #[tokio::test]
 async fn misbehave_p3_is_answered_for() {
-    demo().get("/misbehave-p3/trap").await.assert_problem(502, "trap");
-    demo().get("/misbehave-p3/counter").await.assert_ok("1\n");
+    let demo = demo();
+    demo.get("/misbehave-p3/trap").await.assert_problem(502, "trap");
+    demo.get("/misbehave-p3/counter").await.assert_ok("1\n");
 }
 
 #[tokio::test]
 async fn misbehave_is_answered_for() {
-    demo().get("/misbehave/trap").await.assert_problem(502, "trap");
-    demo().get("/misbehave/counter").await.assert_ok("1\n");
+    let demo = demo();
+    demo.get("/misbehave/trap").await.assert_problem(502, "trap");
+    demo.get("/misbehave/counter").await.assert_ok("1\n");
 }
