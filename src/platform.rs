@@ -64,6 +64,24 @@ pub fn raise_file_limit() {
 #[cfg(not(unix))]
 pub fn raise_file_limit() {}
 
+/// Whether the other end of a socket has closed it, or its half of it, though there may be bytes of it that were not read
+/// yet (`POLLRDHUP`, poll(2)).
+#[cfg(target_os = "linux")]
+pub fn peer_closed(socket: impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let mut asked = [PollFd::new(&socket, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let answered = rustix::event::poll(&mut asked, Some(&now));
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    answered.is_ok_and(|count| count > 0) && asked.iter().any(|socket| socket.revents().intersects(gone))
+}
+
+/// Elsewhere it is seen when the socket is read.
+#[cfg(not(target_os = "linux"))]
+pub fn peer_closed<S>(_socket: S) -> bool {
+    false
+}
+
 /// Makes `folder` and those above it, and closes it to other users (mode 0700).
 pub fn create_private_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 use crate::manifest::FunctionSpec;
 use crate::release::install;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write as _;
 use std::time::Duration;
 
 /// One stretch of long work.
@@ -25,8 +26,10 @@ impl Waiting {
     }
 
     pub(super) fn building(&self, spec: &FunctionSpec, done: usize, total: usize) {
-        // A build draws for itself; two that draw at once draw nothing that can be read.
-        self.0.println(format!("building {} ({}/{total})", spec.name, done + 1));
+        // A build draws for itself, and two that draw at once draw nothing that can be read: so this is a line, and stays.
+        if !self.0.is_hidden() {
+            let _ = writeln!(std::io::stderr(), "building {} ({}/{total})", spec.name, done + 1);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client's socket: what its connection reads and writes, and what can be seen of it besides.
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use crate::platform;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -35,12 +35,7 @@ impl SocketView {
     /// Whether the client has closed its end, though there may be bytes of it that were not read yet: a connection that
     /// waits for its guest to take an upload does not read, and would not notice.
     pub(super) fn client_left(&self) -> bool {
-        let Some(socket) = self.0.upgrade() else { return true };
-        let mut asked = [PollFd::new(&*socket, PollFlags::RDHUP)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let answered = rustix::event::poll(&mut asked, Some(&now));
-        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        answered.is_ok_and(|count| count > 0) && asked.iter().any(|socket| socket.revents().intersects(gone))
+        self.0.upgrade().is_none_or(|socket| platform::peer_closed(&*socket))
     }
 
     /// Has the client see a reset in place of an end, when this is closed.
