@@ -78,6 +78,23 @@ limits = { timeout = \"500ms\" }
     assert!(began.elapsed() > Duration::from_millis(800));
 }
 
+/// A pool for a thousand sandboxes wants terabytes of address space. Without, each gets its memory from the kernel.
+#[tokio::test]
+async fn a_small_address_space_is_served_all_the_same_and_the_limits_hold() {
+    let host = TestHost::in_address_space(
+        64 << 20,
+        "name = \"test\"
+[functions.guest]
+component = \"{misbehave.wasm}\"
+routes = [\"/{*rest}\"]
+limits = { memory = \"8 MiB\" }
+",
+    );
+    host.logged(|line| line["sandboxes"] == "on-demand");
+    host.get("/misbehave/counter").await.assert_ok("1\n");
+    host.get("/misbehave/grow").await.assert_problem(502, "memory_limit");
+}
+
 /// What a guest has the host keep for it is bounded too.
 #[tokio::test]
 async fn bodies_that_are_never_sent_take_little_of_the_host() {

@@ -69,8 +69,24 @@ impl TestHost {
         Self::spawn(folder, &file, &["--no-build"])
     }
 
+    /// Serves `toml` with so many KiB of address space (ulimit, sh(1)).
+    pub(crate) fn in_address_space(kib: u64, toml: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let file = folder.path().join("functions.toml");
+        std::fs::write(&file, with_guests(toml)).unwrap();
+        let mut shell = Command::new("sh");
+        shell.current_dir(folder.path()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("FNHOST_LOG");
+        shell.args(["-c", &format!("ulimit -v {kib}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fnhost")]);
+        Self::run(folder, shell, &file, &["--no-build"])
+    }
+
     fn spawn(folder: Arc<TempDir>, file: &Path, arguments: &[&str]) -> Self {
-        let mut child = fnhost(file.parent().unwrap())
+        let command = fnhost(file.parent().unwrap());
+        Self::run(folder, command, file, arguments)
+    }
+
+    fn run(folder: Arc<TempDir>, mut command: Command, file: &Path, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["up", "--listen", "127.0.0.1:0", "--log", "json", "-c"])
             .arg(file)
             .args(arguments)
