@@ -121,6 +121,18 @@ fn more_than_the_pool_holds_is_refused_with_the_numbers() {
     assert!(said.contains("301 core module instances") && said.contains("maximum of 256"), "{said}");
 }
 
+/// Their failed growths could not be told from others by the memory limit.
+#[test]
+fn memories_and_tables_of_64_bits_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, wide) in [("memory", "(memory i64 1)"), ("table", "(table i64 1 funcref)")] {
+        let text = command(&format!("(core module $m {wide}) (core instance (instantiate $m))"));
+        component_of_wat(folder.path(), name, &text);
+        let said = refused(folder.path(), &format!("{name}.wasm"), "");
+        assert!(said.contains("it cannot be compiled") || said.contains("no valid WebAssembly"), "{said}");
+    }
+}
+
 #[test]
 fn every_function_s_mistake_is_reported() {
     let folder = tempfile::tempdir().unwrap();
