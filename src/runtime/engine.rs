@@ -1,7 +1,7 @@
 //! The engines: one configuration, twice, and the clock that interrupts guests.
 //!
-//! 0.2 components and commands run on an engine with `concurrency_support(false)`, which saves about a third of the CPU
-//! of a small request; 0.3 components need it on. Code is compiled by engines that allocate nothing ([`Compilers`]),
+//! 0.2 components and commands run on an engine with `concurrency_support(false)`, which spares each request the state
+//! of tasks that it cannot have; 0.3 components need it on. Code is compiled by engines that allocate nothing ([`Compilers`]),
 //! because a pool is sized from what the compiled components need ([`Engines`]).
 
 use super::response::Streams;

@@ -35,7 +35,7 @@ impl Observer {
 
     fn record(&self, receipt: &Receipt, function_index: Option<usize>, method: &Method) {
         self.summary.record(receipt, function_index);
-        // Whole numbers: a line is written for each request, and fractions cost many times as much to write.
+        // Whole numbers: a line is written for each request, and writing fractions showed in its profile.
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         tracing::info!(
             target: "receipt",
@@ -241,7 +241,7 @@ fn server_timing(phases: &Phases) -> String {
         (", handler;dur=", phases.handler),
     ];
     for (name, duration) in named {
-        // In whole numbers: to write fractions costs many times as much, and this is written for each request.
+        // In whole numbers: this is written for each request, and writing fractions showed in its profile.
         let (millis, ten_thousandths) = (duration.as_millis(), duration.as_nanos() / 100 % 10_000);
         // Writing to a string cannot fail.
         let _ = write!(text, "{name}{millis}.{ten_thousandths:04}");
