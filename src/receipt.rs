@@ -2,6 +2,8 @@
 //!
 //! Plain values that every floor above speaks: the phases, the outcome with its stable code, the kind of a component.
 
+mod line;
+
 use crate::names::{Name, RequestId};
 use std::time::Duration;
 
@@ -122,6 +124,8 @@ pub struct Receipt {
     pub function: Option<Name>,
     /// The kind of its component.
     pub kind: Option<Kind>,
+    /// The method of the request.
+    pub method: http::Method,
     /// How it ended.
     pub outcome: Outcome,
     /// The status that was sent; 0 where the client was gone before it.

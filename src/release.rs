@@ -5,10 +5,14 @@ pub mod live;
 pub mod routes;
 
 use crate::manifest::RoutePattern;
+use crate::names::strip_host_headers;
 use crate::runtime::engine::Engines;
 use crate::runtime::function::Function;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use routes::RouteTable;
 use std::sync::Arc;
+
+const ROUTE_HEADER: HeaderName = HeaderName::from_static("fnhost-route");
 
 /// An immutable set of functions and routes. Built whole, beside whatever is live, and never changed.
 pub struct Release {
@@ -29,9 +33,23 @@ pub struct Route {
     /// What functions.toml says.
     pub pattern: RoutePattern,
     /// The pattern as a header value.
-    pub label: http::HeaderValue,
+    pub label: HeaderValue,
     /// The names of the headers that carry its parameters, in their order.
-    pub param_headers: Vec<http::HeaderName>,
+    pub param_headers: Vec<HeaderName>,
     /// How many bytes of a path belong to the route, before its first parameter and the slash there.
     pub prefix_bytes: usize,
+}
+
+impl Route {
+    /// Replaces whatever a client said in the host's own headers by what the host knows: the route, and its parameters.
+    pub fn mark(&self, headers: &mut HeaderMap, params: &[&str]) {
+        strip_host_headers(headers);
+        headers.insert(ROUTE_HEADER, self.label.clone());
+        for (name, value) in self.param_headers.iter().zip(params) {
+            // A path was parsed as a URI, so it has nothing that a header could not carry; it may be raw UTF-8.
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.insert(name.clone(), value);
+            }
+        }
+    }
 }

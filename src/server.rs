@@ -10,23 +10,22 @@ pub mod summary;
 mod tasks;
 
 use crate::manifest::HostConfig;
+use crate::receipt::Receipt;
 use crate::release::Release;
 use crate::release::live::Live;
-use axum::body::Body;
-use axum::handler::Handler as _;
-use http::{Request, Version};
+use http::Version;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use observe::Observer;
+use observe::{Finished, Observer};
 use socket::{Socket, SocketView};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use summary::Summary;
@@ -35,7 +34,6 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
-use tower_service::Service;
 
 /// Connections that the kernel holds ready for the host to accept.
 const BACKLOG: u32 = 1024;
@@ -66,15 +64,21 @@ pub struct Host {
     tasks: Tasks,
     draining: AtomicBool,
     grace_is_over: AtomicBool,
+    /// Whether guests have lately computed for long.
+    guests_compute: Arc<AtomicBool>,
     /// Told when sandboxes could no longer be cleared safely.
     unsafe_to_go_on: Notify,
 }
 
+/// Where each receipt goes besides the table on exit. Called in the task that serves the connection, when its answer is
+/// on its way.
+pub type ReceiptSink = Box<dyn Fn(&Receipt) + Send + Sync>;
+
 impl Host {
     /// A host for `release`.
-    pub fn new(release: Release, settings: HostConfig) -> Arc<Self> {
+    pub fn new(release: Release, settings: HostConfig, receipts: Option<ReceiptSink>) -> Arc<Self> {
         let names = release.functions.iter().map(|function| function.name.clone());
-        let observer = Observer::new(Summary::new(names), settings.server_timing);
+        let observer = Observer::new(Summary::new(names), settings.server_timing, receipts);
         let live = Live::new(release);
         Arc::new(Self {
             live,
@@ -83,6 +87,7 @@ impl Host {
             tasks: Tasks::default(),
             draining: AtomicBool::new(false),
             grace_is_over: AtomicBool::new(false),
+            guests_compute: Arc::default(),
             unsafe_to_go_on: Notify::new(),
         })
     }
@@ -185,7 +190,11 @@ async fn sweep(host: Arc<Host>) {
     let mut looks = tokio::time::interval(SWAP_INTERVAL);
     loop {
         tokio::select! {
-            _ = sweeps.tick() => host.live.current().engines.sweep(),
+            _ = sweeps.tick() => {
+                let release = host.live.current();
+                release.engines.sweep();
+                host.guests_compute.store(release.engines.take_computed(), Ordering::Relaxed);
+            }
             _ = looks.tick() => if host.live.current().engines.clearing_is_unsafe() {
                 host.unsafe_to_go_on.notify_one();
             },
@@ -200,63 +209,86 @@ struct Ends {
     local: SocketAddr,
 }
 
-/// What is known of a connection besides its bytes. Rides along with each of its requests. Cheap to clone.
-#[derive(Debug, Clone)]
+/// What is known of a connection besides its bytes. One for all its requests.
+#[derive(Debug)]
 struct Peer {
     ends: Ends,
     socket: SocketView,
-    seen: Arc<Seen>,
-    /// Told of a response that is over its time and that the client does not read.
-    stalled: Arc<Notify>,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
     requests: AtomicU64,
     /// Requests whose answer is not whole yet.
     answering: AtomicUsize,
     http2: AtomicBool,
+    /// Told of a response that is over its time and that the client does not read.
+    stalled: Arc<Notify>,
+    /// Requests whose answer has been handed to the connection, and which are over once that is on its way.
+    finished: Mutex<Vec<Finished>>,
 }
-
-/// A request that is being answered. Counts for its connection until it is dropped.
-struct Answering(Arc<Seen>);
 
 impl Peer {
     fn new(socket: SocketView, ends: Ends) -> Self {
-        Self { ends, socket, seen: Arc::default(), stalled: Arc::default() }
+        Self {
+            ends,
+            socket,
+            requests: AtomicU64::new(0),
+            answering: AtomicUsize::new(0),
+            http2: AtomicBool::new(false),
+            stalled: Arc::default(),
+            finished: Mutex::default(),
+        }
     }
 
-    fn answering(&self) -> Answering {
-        self.seen.answering.fetch_add(1, Ordering::Relaxed);
-        Answering(Arc::clone(&self.seen))
+    fn note_request(&self, version: Version) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if version == Version::HTTP_2 {
+            self.http2.store(true, Ordering::Relaxed);
+        }
     }
 
     fn is_http2(&self) -> bool {
-        self.seen.http2.load(Ordering::Relaxed)
+        self.http2.load(Ordering::Relaxed)
     }
 
     fn requests(&self) -> u64 {
-        self.seen.requests.load(Ordering::Relaxed)
+        self.requests.load(Ordering::Relaxed)
     }
 
     fn is_answering(&self) -> bool {
-        self.seen.answering.load(Ordering::Relaxed) > 0
+        self.answering.load(Ordering::Relaxed) > 0
     }
-}
 
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    /// Ends a request when its last bytes are on their way: nobody should wait for a receipt to be written, or for a
+    /// sandbox to be taken apart.
+    fn finish(&self, finished: Finished) {
+        // Over HTTP/1.1 all of a request happens in the task of its connection, which looks here each time it has
+        // written. Streams of HTTP/2 have tasks of their own, behind whose end the connection may sleep for long.
+        if self.is_http2() {
+            return finished.end();
+        }
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
+    }
+
+    /// Ends those requests whose answers are on their way.
+    fn end_finished(&self) {
+        loop {
+            // Not under the lock: taking a sandbox apart takes its time.
+            let next = self.finished.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some(finished) = next else { return };
+            finished.end();
+        }
     }
 }
 
 async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut draining: watch::Receiver<bool>) {
     let header_timeout = host.settings.header_timeout;
     let builder = connection_builder(header_timeout);
-    let socket = Socket::new(stream);
-    let peer = Peer::new(socket.view(), ends);
-    let service = ConnectionService { handler: ingress::handle.with_state(host), peer: peer.clone() };
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service)));
+    let socket = Socket::new(stream, Arc::clone(&host.guests_compute));
+    let peer = Arc::new(Peer::new(socket.view(), ends));
+    let service = service_fn(|request| {
+        peer.note_request(request.version());
+        let (host, peer) = (Arc::clone(&host), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(ingress::handle(host, peer, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     // hyper bounds the head of each request of HTTP/1.1, but neither the bytes from which it tells the protocol nor the
     // first request of HTTP/2.
     let mut first_request = pin!(tokio::time::sleep(header_timeout));
@@ -265,7 +297,7 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => return log_end(ended),
+            ended = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)) => return log_end(ended),
             () = first_request.as_mut(), if first_is_due => {
                 if peer.requests() == 0 {
                     return;
@@ -291,12 +323,20 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
             break;
         }
         answered = Some(requests);
-        if let Ok(ended) = tokio::time::timeout(DRAIN_LINGER, connection.as_mut()).await {
+        let served = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx));
+        if let Ok(ended) = tokio::time::timeout(DRAIN_LINGER, served).await {
             return log_end(ended);
         }
     }
     connection.as_mut().graceful_shutdown();
-    log_end(connection.await);
+    log_end(poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)).await);
+}
+
+/// Serves, and then ends what it has answered.
+fn poll_connection<C: Future>(connection: Pin<&mut C>, peer: &Peer, cx: &mut Context<'_>) -> Poll<C::Output> {
+    let polled = connection.poll(cx);
+    peer.end_finished();
+    polled
 }
 
 /// Ready when it is time to look at a client that waits for an answer; its timer is set when one first has to wait.
@@ -329,34 +369,4 @@ fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> 
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder
-}
-
-/// The service of one connection: tells the handler whose it is.
-#[derive(Clone)]
-struct ConnectionService<H> {
-    handler: H,
-    peer: Peer,
-}
-
-impl<H> Service<Request<hyper::body::Incoming>> for ConnectionService<H>
-where
-    H: Service<Request<Body>, Error = Infallible>,
-{
-    type Response = H::Response;
-    type Error = Infallible;
-    type Future = H::Future;
-
-    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
-        self.handler.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<hyper::body::Incoming>) -> H::Future {
-        self.peer.seen.requests.fetch_add(1, Ordering::Relaxed);
-        if request.version() == Version::HTTP_2 {
-            self.peer.seen.http2.store(true, Ordering::Relaxed);
-        }
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.peer.clone());
-        self.handler.call(request)
-    }
 }

@@ -6,14 +6,23 @@
 //! **Invariant:** nobody waits for the log. If whoever reads stderr stops reading, lines that do not fit into
 //! [`WAITING_BYTES_MAX`] any more are dropped, and counted, and the host goes on.
 
+use crate::receipt::Receipt;
+use crate::server::ReceiptSink;
 use anyhow::Context as _;
 use clap::ValueEnum;
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{self, Duration, UNIX_EPOCH};
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::MakeWriter;
+
+/// The target of receipts: `FNHOST_LOG=info,receipt=off` leaves them out.
+const RECEIPTS: &str = "receipt";
 
 /// The most bytes that wait to be written.
 const WAITING_BYTES_MAX: usize = 8 << 20;
@@ -31,22 +40,70 @@ pub(super) enum Format {
     Json,
 }
 
-/// Starts logging. Lines that still wait are written when the guard is dropped.
-pub(super) fn start(format: Format) -> anyhow::Result<LogThread> {
+/// What is logged: lines, by the thread that writes them, and receipts, if they are wanted.
+pub(super) struct Logging {
+    /// Where receipts go; nowhere, if `FNHOST_LOG` leaves them out.
+    pub(super) receipts: Option<ReceiptSink>,
+    _thread: LogThread,
+}
+
+/// Starts logging. Lines that still wait are written when it is dropped.
+pub(super) fn start(format: Format) -> anyhow::Result<Logging> {
     let filter = match std::env::var("FNHOST_LOG") {
         Ok(wanted) => EnvFilter::builder().parse(&wanted).with_context(|| format!("FNHOST_LOG is `{wanted}`"))?,
         Err(_) => EnvFilter::new("info"),
     };
     let lines = Lines::default();
     let thread = LogThread::start(lines.clone())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
+    let colours = format == Format::Text && io::stderr().is_terminal();
     let started = match format {
-        Format::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        Format::Text => builder.with_ansi(colours).try_init(),
         Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
     };
     // A process has one subscriber, and this is the only place that sets it.
     debug_assert!(started.is_ok());
-    Ok(thread)
+    let receipts = tracing::enabled!(target: RECEIPTS, Level::INFO).then(|| -> ReceiptSink {
+        Box::new(move |receipt| lines.write_receipt(receipt, format, colours))
+    });
+    Ok(Logging { receipts, _thread: thread })
+}
+
+thread_local! {
+    /// The line that is being made.
+    static LINE: RefCell<(String, Second)> = const { RefCell::new((String::new(), Second::new())) };
+}
+
+/// The text of one second, kept until the next: a date costs more to write than the rest of a line.
+struct Second {
+    unix_seconds: u64,
+    /// As RFC 3339 has it, up to the point in front of the fraction.
+    text: String,
+}
+
+impl Second {
+    const fn new() -> Self {
+        Self { unix_seconds: 0, text: String::new() }
+    }
+
+    /// Writes the time, as the subscriber does.
+    fn write_now(&mut self, line: &mut String) {
+        let since_epoch = || time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut now = since_epoch();
+        while self.unix_seconds != now.as_secs() {
+            self.text.clear();
+            // Writing to a string cannot fail.
+            let _ = SystemTime.format_time(&mut format::Writer::new(&mut self.text));
+            self.text.truncate(self.text.find('.').map_or(self.text.len(), |point| point + 1));
+            // It was this second, if it still is.
+            self.unix_seconds = now.as_secs();
+            now = since_epoch();
+        }
+        line.push_str(&self.text);
+        // With a digit in front that is cut off, so that zeros behind the point stay.
+        line.push_str(itoa::Buffer::new().format(1_000_000 + now.subsec_micros()).get(1..).unwrap_or_default());
+        line.push('Z');
+    }
 }
 
 /// Lines on their way out. Cheap to clone; the clones are one.
@@ -70,6 +127,50 @@ struct Waiting {
 }
 
 impl Lines {
+    /// The line of a receipt. There is one for each request, so it is made without the subscriber, whose lines cost some
+    /// microseconds each; it looks as if the subscriber had made it.
+    fn write_receipt(&self, receipt: &Receipt, format: Format, colours: bool) {
+        LINE.with_borrow_mut(|(line, second)| {
+            line.clear();
+            line.push_str(match (format, colours) {
+                (Format::Json, _) => "{\"timestamp\":\"",
+                (Format::Text, true) => "\x1b[2m",
+                (Format::Text, false) => "",
+            });
+            second.write_now(line);
+            line.push_str(match (format, colours) {
+                (Format::Json, _) => "\",\"level\":\"INFO\",",
+                (Format::Text, true) => "\x1b[0m \x1b[32m INFO\x1b[0m \x1b[2mreceipt\x1b[0m\x1b[2m:\x1b[0m ",
+                (Format::Text, false) => "  INFO receipt: ",
+            });
+            match format {
+                Format::Json => {
+                    receipt.write_json(line);
+                    line.push_str(",\"target\":\"receipt\"}\n");
+                }
+                Format::Text => {
+                    receipt.write_text(line);
+                    line.push('\n');
+                }
+            }
+            self.put(line.as_bytes());
+        });
+    }
+
+    /// Puts a whole line among those that wait.
+    fn put(&self, line: &[u8]) {
+        let mut waiting = self.lock();
+        if waiting.bytes.len() + line.len() > WAITING_BYTES_MAX {
+            waiting.dropped += 1;
+            return;
+        }
+        waiting.bytes.extend_from_slice(line);
+        if std::mem::take(&mut waiting.asleep) {
+            drop(waiting);
+            self.0.changed.notify_all();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,16 +214,7 @@ impl Lines {
 impl Write for Lines {
     /// A whole line at a time, as the formatter has it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut waiting = self.lock();
-        if waiting.bytes.len() + line.len() > WAITING_BYTES_MAX {
-            waiting.dropped += 1;
-            return Ok(line.len());
-        }
-        waiting.bytes.extend_from_slice(line);
-        if std::mem::take(&mut waiting.asleep) {
-            drop(waiting);
-            self.0.changed.notify_all();
-        }
+        self.put(line);
         Ok(line.len())
     }
 

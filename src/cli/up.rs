@@ -32,7 +32,7 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
     if let Some(listen) = args.listen {
         manifest.host.listen = listen;
     }
-    let _log = logging::start(args.log)?;
+    let mut logging = logging::start(args.log)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listen = manifest.host.listen;
         platform::raise_file_limit();
@@ -48,7 +48,7 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
         let stop = stop_signal()?;
         let listener = server::listen(socket).with_context(|| format!("cannot listen on {listen}"))?;
         announce(listener.local_addr()?);
-        let host = Host::new(release, manifest.host.clone());
+        let host = Host::new(release, manifest.host.clone(), logging.receipts.take());
         let served = server::serve(std::sync::Arc::clone(&host), listener, stop).await;
         if served.cut_off > 0 {
             tracing::warn!(connections = served.cut_off, "the grace was over and not everything had finished");

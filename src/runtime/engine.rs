@@ -200,6 +200,11 @@ impl Engines {
         self.streams.sweep();
     }
 
+    /// Whether a guest has computed for a whole epoch since this was last asked.
+    pub fn take_computed(&self) -> bool {
+        self.clock.shared.turns.swap(0, Ordering::Relaxed) > 0
+    }
+
     /// Whether sandboxes are cleared in a way that has become unsafe since the start: pages could be swapped out now.
     pub fn clearing_is_unsafe(&self) -> bool {
         self.allocation == Allocation::PoolScanned && platform::swap_possible()
@@ -296,6 +301,8 @@ struct Clock {
 struct ClockState {
     /// Sandboxes alive now.
     alive: AtomicUsize,
+    /// Turns that guests gave to others because an epoch had passed.
+    turns: AtomicUsize,
     /// Whether the thread sleeps until somebody wakes it.
     parked: AtomicBool,
     stop: AtomicBool,
@@ -306,6 +313,7 @@ impl Clock {
     fn start(engines: Vec<Engine>) -> Self {
         let shared = Arc::new(ClockState {
             alive: AtomicUsize::new(0),
+            turns: AtomicUsize::new(0),
             parked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread: std::sync::OnceLock::new(),
@@ -375,6 +383,13 @@ impl ClockHandle {
             thread.unpark();
         }
         Alive(Arc::clone(&self.0))
+    }
+}
+
+impl Alive {
+    /// A guest computed until an epoch passed.
+    pub(super) fn note_turn(&self) {
+        self.0.turns.fetch_add(1, Ordering::Relaxed);
     }
 }
 

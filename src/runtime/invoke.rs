@@ -14,11 +14,14 @@ use super::sandbox::Sandbox;
 use super::upload::Upload;
 use crate::names::RequestId;
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use std::error::Error as StdError;
 use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -34,9 +37,9 @@ pub struct Call {
     /// The host's name of it.
     pub request_id: RequestId,
     /// Host and port that the client asked for.
-    pub authority: String,
-    /// The client's address, without the port.
-    pub client_address: String,
+    pub authority: Authority,
+    /// The client's address.
+    pub client: IpAddr,
     /// How many bytes of the path belong to the route, before its first parameter.
     pub route_prefix_bytes: usize,
     /// Told when the response is over its time and its client does not even read that.
@@ -137,11 +140,15 @@ where
     };
     meter.set_store(meter.started().elapsed());
     let mut guest = Guest::new(future, Arc::clone(meter));
-    let mut turns = 0;
-    let answer = poll_fn(|cx| poll_head(&mut guest, &head, &mut turns, cx)).await?;
-    let (head, body) = answer.response.into_parts();
-    let body = GuestBody::new(body, answer.body_read, guest, call.stalled, &function.streams).await?;
-    Ok(Response::from_parts(head, body))
+    let mut answering = pin!(async {
+        let mut turns = 0;
+        let answer = poll_fn(|cx| poll_head(&mut guest, &head, &mut turns, cx)).await?;
+        let (head, body) = answer.response.into_parts();
+        let body = GuestBody::new(body, answer.body_read, guest, call.stalled, &function.streams).await?;
+        Ok(Response::from_parts(head, body))
+    });
+    // The head and what is there of the body are one stretch of work.
+    poll_fn(|cx| meter.count_cpu(|| answering.as_mut().poll(cx))).await
 }
 
 fn poll_head(

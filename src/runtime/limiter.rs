@@ -23,6 +23,10 @@ impl Limiter {
         Self { bytes_max, bytes: 0, allowed_last: 0, meter }
     }
 
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     fn grow(&mut self, current_bytes: usize, desired_bytes: usize) -> bool {
         let added = desired_bytes.saturating_sub(current_bytes) as u64;
         let total = self.bytes.saturating_add(added);

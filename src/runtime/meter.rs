@@ -23,6 +23,8 @@ pub(super) struct Meter {
     cpu_nanos: AtomicU64,
     /// The thread's CPU clock when the poll under way began.
     poll_began_nanos: AtomicU64,
+    /// Whether a poll is being counted.
+    counting: AtomicBool,
     store_nanos: AtomicU64,
     instantiate_nanos: AtomicU64,
     memory_peak_bytes: AtomicU64,
@@ -81,6 +83,7 @@ impl Meter {
             started: Instant::now(),
             cpu_nanos: AtomicU64::new(0),
             poll_began_nanos: AtomicU64::new(0),
+            counting: AtomicBool::new(false),
             store_nanos: AtomicU64::new(0),
             instantiate_nanos: AtomicU64::new(0),
             memory_peak_bytes: AtomicU64::new(0),
@@ -96,13 +99,18 @@ impl Meter {
         }
     }
 
-    /// Runs `poll`, which polls the guest, and adds what it took of the thread's CPU time.
+    /// Runs `poll`, which polls the guest, and adds what it took of the thread's CPU time. Inside of another such `poll`
+    /// nothing is added: reading the clock is a system call, so what belongs together is counted as one.
     pub(super) fn count_cpu<R>(&self, poll: impl FnOnce() -> R) -> R {
+        if self.counting.swap(true, Relaxed) {
+            return poll();
+        }
         let began = nanos(platform::thread_cpu_time());
         self.poll_began_nanos.store(began, Relaxed);
         let result = poll();
         let took = nanos(platform::thread_cpu_time()).saturating_sub(began);
         self.cpu_nanos.fetch_add(took, Relaxed);
+        self.counting.store(false, Relaxed);
         result
     }
 
@@ -278,6 +286,15 @@ mod tests {
         spin(Duration::from_millis(20));
         let counted = meter.usage().cpu;
         assert!(counted >= Duration::from_millis(5) && counted < Duration::from_millis(20), "{counted:?}");
+    }
+
+    #[test]
+    fn a_poll_inside_of_another_is_counted_once() {
+        let meter = meter(60_000, 60_000);
+        meter.count_cpu(|| meter.count_cpu(|| spin(Duration::from_millis(20))));
+        meter.count_cpu(|| spin(Duration::from_millis(5)));
+        let counted = meter.usage().cpu;
+        assert!(counted >= Duration::from_millis(25) && counted < Duration::from_millis(40), "{counted:?}");
     }
 
     #[test]

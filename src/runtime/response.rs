@@ -30,9 +30,19 @@ const TAIL_GRACE: Duration = Duration::from_secs(30);
 pub struct GuestBody {
     /// Frames that were there with the head.
     ready: VecDeque<Frame<Bytes>>,
-    /// Where more comes from, if more can come.
-    stream: Option<Arc<Mutex<Stream>>>,
+    rest: BodyRest,
 }
+
+/// What there is behind the frames that were there.
+enum BodyRest {
+    /// More comes from here.
+    Stream(Arc<Mutex<Stream>>),
+    /// Nothing; the guest has ended.
+    Ended(#[expect(dead_code, reason = "held to be dropped, later")] Guest),
+}
+
+/// What is left of a sandbox whose guest has ended. Dropping it takes the sandbox apart, which takes its time.
+pub struct Remains(#[expect(dead_code, reason = "held to be dropped, later")] BodyRest);
 
 /// A body that is not whole yet.
 pub(super) struct Stream {
@@ -105,27 +115,36 @@ impl GuestBody {
         let mut stream = Stream { body, body_read, guest, ended: false, failed: None, waker: None, stalled };
         let ready = poll_fn(|cx| Poll::Ready(stream.take_ready(cx))).await?;
         if stream.ended && !stream.guest.is_running() {
-            return Ok(Self { ready, stream: None });
+            return Ok(Self { ready, rest: BodyRest::Ended(stream.guest) });
         }
         let stream = Arc::new(Mutex::new(stream));
         lock(&streams.0).push(Arc::downgrade(&stream));
-        Ok(Self { ready, stream: Some(stream) })
+        Ok(Self { ready, rest: BodyRest::Stream(stream) })
     }
 
     /// Whether all of it was read.
     pub fn has_ended(&self) -> bool {
-        self.ready.is_empty() && self.stream.as_ref().is_none_or(|stream| lock(stream).ended)
+        self.ready.is_empty() && self.stream().is_none_or(|stream| lock(stream).ended)
     }
 
     /// Why it was ended, if nobody has read that.
     pub fn failure(&self) -> Option<InvokeError> {
-        self.stream.as_ref().and_then(|stream| lock(stream).failed.take())
+        self.stream().and_then(|stream| lock(stream).failed.take())
     }
 
-    /// What the guest still has to do, if anything. Whoever drops it stops the guest.
-    pub fn into_tail(self, rest: Rest) -> Option<Tail> {
-        let stream = self.stream.filter(|stream| lock(stream).guest.is_running())?;
-        Some(Tail { stream, rest })
+    /// What the guest still has to do, which whoever drops it stops; or, if it has ended, what is left of it.
+    pub fn into_tail(self, rest: Rest) -> Result<Tail, Remains> {
+        match self.rest {
+            BodyRest::Stream(stream) if lock(&stream).guest.is_running() => Ok(Tail { stream, rest }),
+            ended => Err(Remains(ended)),
+        }
+    }
+
+    fn stream(&self) -> Option<&Mutex<Stream>> {
+        match &self.rest {
+            BodyRest::Stream(stream) => Some(stream),
+            BodyRest::Ended(_) => None,
+        }
     }
 }
 
@@ -253,7 +272,7 @@ impl Body for GuestBody {
         if let Some(frame) = self.ready.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        match &self.stream {
+        match self.stream() {
             Some(stream) => lock(stream).poll_next(cx),
             None => Poll::Ready(None),
         }
@@ -269,7 +288,7 @@ impl Body for GuestBody {
             return SizeHint::default();
         }
         let ready: u64 = self.ready.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
-        let rest = self.stream.as_ref().map_or(Some(0), |stream| {
+        let rest = self.stream().map_or(Some(0), |stream| {
             let stream = lock(stream);
             if stream.ended { Some(0) } else { stream.body.size_hint().exact() }
         });

@@ -28,7 +28,6 @@ const CALL_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Sandbox {
     pub(super) store: Store<State>,
     _permit: Permit,
-    _alive: Alive,
 }
 
 /// What a guest can reach.
@@ -39,6 +38,7 @@ pub(super) struct State {
     outbound: OutboundHooks,
     config: Arc<[(String, String)]>,
     limiter: Limiter,
+    alive: Alive,
 }
 
 impl Sandbox {
@@ -58,18 +58,20 @@ impl Sandbox {
             outbound: function.outbound.hooks(function.limits.outbound_requests),
             config: Arc::clone(&function.config),
             limiter: Limiter::new(function.limits.memory_bytes, Arc::clone(meter)),
+            alive: function.clock.alive(),
         };
         let mut store = Store::new(&function.engine, state);
         store.set_hostcall_fuel(CALL_BYTES_MAX);
         store.limiter(|state| &mut state.limiter);
         // At each epoch the guest gives others a turn, and ends if it used up its time.
         store.set_epoch_deadline(1);
-        let meter = Arc::clone(meter);
-        store.epoch_deadline_callback(move |_| {
-            meter.check_running()?;
+        store.epoch_deadline_callback(|context| {
+            let state = context.data();
+            state.limiter.meter().check_running()?;
+            state.alive.note_turn();
             Ok(UpdateDeadline::Yield(1))
         });
-        Self { store, _permit: permit, _alive: function.clock.alive() }
+        Self { store, _permit: permit }
     }
 }
 

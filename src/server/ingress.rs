@@ -1,30 +1,28 @@
 //! The way of a request: one flat function. Every branch is here; helpers compute, they do not decide.
 
 use super::observe::Observation;
-use super::{Host, Peer, respond};
-use crate::names::strip_host_headers;
+use super::respond::{self, ResponseBody};
+use super::{Host, Peer};
+use crate::names::RequestId;
 use crate::receipt::Outcome;
 use crate::release::Route;
 use crate::release::routes::RouteError;
 use crate::runtime::invoke::{self, Call, Measure};
-use axum::body::Body;
-use axum::extract::State;
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
+use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const ROUTE_HEADER: HeaderName = HeaderName::from_static("fnhost-route");
-
 /// Answers one request.
-pub(super) async fn handle(State(host): State<Arc<Host>>, mut request: Request<Body>) -> Response<Body> {
-    let mut observed = Observation::begin(Arc::clone(&host), &request);
+pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let close = host.draining.load(Ordering::Acquire);
-    let Some(target) = Target::of(&request) else {
+    let release = host.live.current();
+    let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
+    let Some(target) = Target::of(&request, &peer) else {
         return respond::refusal(observed, Outcome::BadRequest, close);
     };
-    let release = host.live.current();
     let path = target.path_and_query.clone();
     let found = match release.routes.find(target.authority.host(), request.method(), path.path()) {
         Ok(found) => found,
@@ -42,8 +40,8 @@ pub(super) async fn handle(State(host): State<Arc<Host>>, mut request: Request<B
     };
     let measure = Measure::begin(function);
     observed.admitted(measure.clone());
-    mark(request.headers_mut(), found.route, &found.params);
-    let call = target.apply(&mut request, &observed, found.route);
+    found.route.mark(request.headers_mut(), &found.params);
+    let call = target.apply(&mut request, &peer, observed.request_id(), found.route);
     let bodiless = respond::sends_no_body(request.method());
     match invoke::invoke(function, permit, &measure, request, call).await {
         Ok(response) => respond::answer(observed, response, bodiless, close),
@@ -55,26 +53,24 @@ pub(super) async fn handle(State(host): State<Arc<Host>>, mut request: Request<B
 struct Target {
     authority: Authority,
     path_and_query: PathAndQuery,
-    peer: Option<Peer>,
 }
 
 impl Target {
     /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
     /// HTTP/1.0 allows, it is the address that was connected to.
-    fn of(request: &Request<Body>) -> Option<Self> {
-        let peer = request.extensions().get::<Peer>().cloned();
+    fn of(request: &Request<Incoming>, peer: &Peer) -> Option<Self> {
         let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let authority = match (request.uri().authority(), request.headers().get(HOST)) {
             (Some(authority), _) => authority.clone(),
             (None, Some(host)) => Authority::try_from(host.as_bytes()).ok()?,
-            (None, None) => Authority::try_from(peer.as_ref()?.ends.local.to_string()).ok()?,
+            (None, None) => Authority::try_from(peer.ends.local.to_string()).ok()?,
         };
-        (!authority.as_str().contains('@')).then_some(Self { authority, path_and_query, peer })
+        (!authority.as_str().contains('@')).then_some(Self { authority, path_and_query })
     }
 
     /// Writes it into the request, whole, so that a guest finds scheme and authority there whatever the protocol was.
-    fn apply(self, request: &mut Request<Body>, observed: &Observation, route: &Route) -> Call {
-        let authority = self.authority.to_string();
+    fn apply(self, request: &mut Request<Incoming>, peer: &Peer, request_id: RequestId, route: &Route) -> Call {
+        let authority = self.authority.clone();
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);
         parts.authority = Some(self.authority);
@@ -84,11 +80,11 @@ impl Target {
             *request.uri_mut() = uri;
         }
         Call {
-            request_id: observed.request_id(),
+            request_id,
             authority,
-            client_address: self.peer.as_ref().map(|peer| peer.ends.peer.ip().to_string()).unwrap_or_default(),
+            client: peer.ends.peer.ip(),
             route_prefix_bytes: route.prefix_bytes,
-            stalled: self.peer.map(|peer| peer.stalled).unwrap_or_default(),
+            stalled: Arc::clone(&peer.stalled),
         }
     }
 }
@@ -96,16 +92,4 @@ impl Target {
 /// The length that a request declares. One that is no number was refused before.
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Replaces whatever a client said in the host's own headers by what the host knows.
-fn mark(headers: &mut HeaderMap, route: &Route, params: &[&str]) {
-    strip_host_headers(headers);
-    headers.insert(ROUTE_HEADER, route.label.clone());
-    for (name, value) in route.param_headers.iter().zip(params) {
-        // A path was parsed as a URI, so it has nothing that a header could not carry; it may be raw UTF-8.
-        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-            headers.insert(name.clone(), value);
-        }
-    }
 }

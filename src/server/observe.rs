@@ -4,20 +4,19 @@
 //! dropped is one whose client went away.
 
 use super::summary::Summary;
-use super::{Answering, Host, Peer};
+use super::{Host, Peer, ReceiptSink};
 use crate::names::RequestId;
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
 use crate::runtime::function::Function;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::invoke::Measure;
-use crate::runtime::response::{GuestBody, Rest};
+use crate::runtime::response::{GuestBody, Remains, Rest};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -26,35 +25,19 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(super) struct Observer {
     pub(super) summary: Summary,
     server_timing: bool,
+    receipts: Option<ReceiptSink>,
 }
 
 impl Observer {
-    pub(super) fn new(summary: Summary, server_timing: bool) -> Self {
-        Self { summary, server_timing }
+    pub(super) fn new(summary: Summary, server_timing: bool, receipts: Option<ReceiptSink>) -> Self {
+        Self { summary, server_timing, receipts }
     }
 
-    fn record(&self, receipt: &Receipt, function_index: Option<usize>, method: &Method) {
+    fn record(&self, receipt: &Receipt, function_index: Option<usize>) {
         self.summary.record(receipt, function_index);
-        // Whole numbers: a line is written for each request, and writing fractions showed in its profile.
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        tracing::info!(
-            target: "receipt",
-            request_id = %receipt.request_id,
-            function = receipt.function.as_ref().map(tracing::field::display),
-            kind = receipt.kind.map(crate::receipt::Kind::as_str),
-            method = method.as_str(),
-            status = receipt.status,
-            outcome = receipt.outcome.as_str(),
-            queue_ns = nanos(receipt.phases.queue),
-            store_ns = nanos(receipt.phases.store),
-            instantiate_ns = nanos(receipt.phases.instantiate),
-            handler_ns = nanos(receipt.phases.handler),
-            body_ns = nanos(receipt.phases.body),
-            cpu_ns = nanos(receipt.cpu),
-            memory_peak_bytes = receipt.memory_peak_bytes,
-            bytes_in = receipt.bytes_in,
-            bytes_out = receipt.bytes_out,
-        );
+        if let Some(sink) = &self.receipts {
+            sink(receipt);
+        }
     }
 }
 
@@ -72,12 +55,12 @@ struct Observed {
     status: u16,
     bytes_out: u64,
     version: Version,
-    peer: Option<Peer>,
-    _answering: Option<Answering>,
+    peer: Arc<Peer>,
 }
 
 impl Observation {
-    pub(super) fn begin<B>(host: Arc<Host>, request: &Request<B>) -> Self {
+    pub(super) fn begin<B>(host: Arc<Host>, peer: Arc<Peer>, request: &Request<B>) -> Self {
+        peer.answering.fetch_add(1, Ordering::Relaxed);
         Self(Some(Box::new(Observed {
             host,
             request_id: RequestId::new(),
@@ -89,8 +72,7 @@ impl Observation {
             status: 0,
             bytes_out: 0,
             version: request.version(),
-            peer: request.extensions().get::<Peer>().cloned(),
-            _answering: request.extensions().get::<Peer>().map(Peer::answering),
+            peer,
         })))
     }
 
@@ -150,17 +132,22 @@ impl Observation {
     pub(super) fn cut(&self) {
         if let Some(observed) = &self.0
             && observed.version <= Version::HTTP_10
-            && let Some(peer) = &observed.peer
         {
-            peer.socket.reset_on_close();
+            observed.peer.socket.reset_on_close();
         }
     }
 
     /// The client needs no more of `body`. If the guest still works, it finishes in a task of the host's, within its
     /// limits, and the receipt is written then.
     pub(super) fn finish_without_client(self, body: GuestBody, rest: Rest) {
-        let Some(tail) = body.into_tail(rest) else { return self.end(Outcome::Ok) };
-        let Some(host) = self.0.as_ref().map(|observed| Arc::clone(&observed.host)) else { return };
+        let Some((host, peer)) = self.0.as_ref().map(|observed| (Arc::clone(&observed.host), Arc::clone(&observed.peer)))
+        else {
+            return;
+        };
+        let tail = match body.into_tail(rest) {
+            Ok(tail) => tail,
+            Err(remains) => return peer.finish(Finished { observed: self, ended_at: Instant::now(), remains }),
+        };
         host.tasks.spawn(async move {
             match tail.finish().await {
                 Ok(()) => self.end(Outcome::Ok),
@@ -174,26 +161,28 @@ impl Observation {
 
     /// Writes the receipt.
     pub(super) fn end(mut self, outcome: Outcome) {
-        self.write_receipt(outcome);
+        self.write_receipt(outcome, Instant::now());
     }
 
-    fn write_receipt(&mut self, outcome: Outcome) {
+    fn write_receipt(&mut self, outcome: Outcome, ended_at: Instant) {
         let Some(observed) = self.0.take() else { return };
         let usage = observed.measure.as_ref().map(Measure::usage).unwrap_or_default();
         let receipt = Receipt {
             request_id: observed.request_id,
             function: observed.function.as_ref().map(|(function, _)| function.name.clone()),
             kind: observed.function.as_ref().map(|(function, _)| function.kind()),
+            phases: observed.phases(ended_at),
             outcome,
             status: observed.status,
-            phases: observed.phases(Instant::now()),
             cpu: usage.cpu,
             memory_peak_bytes: usage.memory_peak_bytes,
             bytes_in: usage.bytes_in,
             bytes_out: observed.bytes_out,
+            method: observed.method,
         };
         let index = observed.function.as_ref().map(|(_, index)| *index);
-        observed.host.observer.record(&receipt, index, &observed.method);
+        observed.peer.answering.fetch_sub(1, Ordering::Relaxed);
+        observed.host.observer.record(&receipt, index);
     }
 
     fn note(&mut self, change: impl FnOnce(&mut Observed)) {
@@ -207,7 +196,27 @@ impl Drop for Observation {
     /// Nobody ended it: its client went away, or the host did.
     fn drop(&mut self) {
         let cut_off = self.0.as_ref().is_some_and(|observed| observed.host.grace_is_over.load(Ordering::Acquire));
-        self.write_receipt(if cut_off { Outcome::Shutdown } else { Outcome::ClientGone });
+        self.write_receipt(if cut_off { Outcome::Shutdown } else { Outcome::ClientGone }, Instant::now());
+    }
+}
+
+/// A request that was answered well, before its receipt is written and its sandbox taken apart.
+pub(super) struct Finished {
+    observed: Observation,
+    ended_at: Instant,
+    remains: Remains,
+}
+
+impl Finished {
+    pub(super) fn end(mut self) {
+        self.observed.write_receipt(Outcome::Ok, self.ended_at);
+        drop(self.remains);
+    }
+}
+
+impl std::fmt::Debug for Finished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Finished").field("ended_at", &self.ended_at).finish_non_exhaustive()
     }
 }
 
@@ -240,11 +249,14 @@ fn server_timing(phases: &Phases) -> String {
         (", instantiate;dur=", phases.instantiate),
         (", handler;dur=", phases.handler),
     ];
+    let mut digits = itoa::Buffer::new();
     for (name, duration) in named {
-        // In whole numbers: this is written for each request, and writing fractions showed in its profile.
-        let (millis, ten_thousandths) = (duration.as_millis(), duration.as_nanos() / 100 % 10_000);
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{name}{millis}.{ten_thousandths:04}");
+        text.push_str(name);
+        text.push_str(digits.format(duration.as_millis()));
+        text.push('.');
+        // With a digit in front that is cut off, so that zeros behind the point stay.
+        let ten_thousandths = 10_000 + duration.subsec_nanos() / 100 % 10_000;
+        text.push_str(digits.format(ten_thousandths).get(1..).unwrap_or_default());
     }
     text
 }

@@ -9,11 +9,11 @@ use crate::receipt::Outcome;
 use crate::runtime::gate::Refused;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::response::{GuestBody, Rest};
-use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::Full;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -58,12 +58,12 @@ struct Problem<'a> {
 }
 
 /// A request that no guest saw.
-pub(super) fn refusal(observed: Observation, outcome: Outcome, close: bool) -> Response<Body> {
+pub(super) fn refusal(observed: Observation, outcome: Outcome, close: bool) -> Response<ResponseBody> {
     problem(observed, outcome, HeaderMap::new(), close)
 }
 
 /// 405, with the methods that would do (RFC 9110, 15.5.6).
-pub(super) fn wrong_method(observed: Observation, allow: &[String], close: bool) -> Response<Body> {
+pub(super) fn wrong_method(observed: Observation, allow: &[String], close: bool) -> Response<ResponseBody> {
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_str(&allow.join(", ")) {
         headers.insert(ALLOW, value);
@@ -72,7 +72,7 @@ pub(super) fn wrong_method(observed: Observation, allow: &[String], close: bool)
 }
 
 /// 503, with the time after which to try again (RFC 9110, 10.2.3).
-pub(super) fn busy(observed: Observation, refused: Refused, queue_wait: Duration, close: bool) -> Response<Body> {
+pub(super) fn busy(observed: Observation, refused: Refused, queue_wait: Duration, close: bool) -> Response<ResponseBody> {
     tracing::debug!(request_id = %observed.request_id(), "{refused}");
     let mut headers = HeaderMap::new();
     let seconds = queue_wait.as_secs() + u64::from(queue_wait.subsec_nanos() > 0);
@@ -81,12 +81,12 @@ pub(super) fn busy(observed: Observation, refused: Refused, queue_wait: Duration
 }
 
 /// A guest that did not answer.
-pub(super) fn failure(observed: Observation, error: &InvokeError, close: bool) -> Response<Body> {
+pub(super) fn failure(observed: Observation, error: &InvokeError, close: bool) -> Response<ResponseBody> {
     observed.log_failure(error);
     problem(observed, error.outcome(), HeaderMap::new(), close)
 }
 
-fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<Body> {
+fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<ResponseBody> {
     let (status, detail) = status_and_detail(outcome);
     observed.answered(status);
     let mut id = [0; 32];
@@ -109,7 +109,7 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
     observed.sign(&mut headers);
     observed.add_bytes_out(body.len() as u64);
     observed.end(outcome);
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(ResponseBody::of(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -126,7 +126,7 @@ pub(super) fn answer(
     response: Response<GuestBody>,
     bodiless: bool,
     close: bool,
-) -> Response<Body> {
+) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     if parts.status.is_informational() {
         // 1xx belong to the connection: the client would go on waiting, or take it for another protocol.
@@ -147,16 +147,56 @@ pub(super) fn answer(
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         observed.finish_without_client(body, Rest::Unread);
-        return Response::from_parts(parts, Body::empty());
+        return Response::from_parts(parts, ResponseBody::of(Vec::new()));
     }
     let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let expected = declared.or_else(|| body.size_hint().exact());
     let body = ObservedBody { reading: Some(Reading { body, observed }), sent: 0, expected };
-    Response::from_parts(parts, Body::new(body))
+    Response::from_parts(parts, ResponseBody::Guest(body))
+}
+
+/// What a client gets.
+pub(super) enum ResponseBody {
+    /// The host's own words.
+    Host(Full<Bytes>),
+    /// A guest's.
+    Guest(ObservedBody),
+}
+
+impl ResponseBody {
+    fn of(text: Vec<u8>) -> Self {
+        Self::Host(Full::new(Bytes::from(text)))
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = InvokeError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
+        match self.get_mut() {
+            Self::Host(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Guest(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Host(body) => body.is_end_stream(),
+            Self::Guest(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Host(body) => body.size_hint(),
+            Self::Guest(body) => body.size_hint(),
+        }
+    }
 }
 
 /// A guest's body on its way to the client, and the receipt that is written when it ends.
-struct ObservedBody {
+pub(super) struct ObservedBody {
     /// Nothing once it has ended.
     reading: Option<Reading>,
     sent: u64,

@@ -3,45 +3,68 @@
 use crate::platform;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connection's own socket: closed when this is dropped.
+///
+/// Answers go out together: before the first bytes of an answer are written, every other connection that is ready gets
+/// its turn. Waking a client that sleeps costs the server more than anything else the kernel does for a small answer, and
+/// a client that is just taking one answer need not be woken for the next. A host that is not busy loses nothing, for
+/// then nobody else is ready.
 #[derive(Debug)]
-pub(super) struct Socket(Arc<TcpStream>);
+pub(super) struct Socket {
+    /// The lock is never waited for: who reads, writes and looks are parts of one task, but for looks that can do
+    /// without. It is what gives reading and writing the stream itself, which knows when a read took all there was;
+    /// through a shared one, each request would cost a second read that finds nothing.
+    stream: Arc<Mutex<TcpStream>>,
+    /// Whether something was read that was not yet answered.
+    asked: bool,
+    /// Whether guests compute: then a turn can take long, and no answer should wait for one.
+    guests_compute: Arc<AtomicBool>,
+}
 
 /// A look at a socket, which does not keep it open. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct SocketView(Weak<TcpStream>);
+pub(super) struct SocketView(Weak<Mutex<TcpStream>>);
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, guests_compute: Arc<AtomicBool>) -> Self {
         // Small frames must not wait for the acknowledgement of the one before: some 40 ms each on Linux (Nagle).
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        Self(Arc::new(stream))
+        Self { stream: Arc::new(Mutex::new(stream)), asked: false, guests_compute }
     }
 
     pub(super) fn view(&self) -> SocketView {
-        SocketView(Arc::downgrade(&self.0))
+        SocketView(Arc::downgrade(&self.stream))
     }
+
+    fn stream(&self) -> MutexGuard<'_, TcpStream> {
+        lock(&self.stream)
+    }
+}
+
+fn lock(stream: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl SocketView {
     /// Whether the client has closed its end, though there may be bytes of it that were not read yet: a connection that
     /// waits for its guest to take an upload does not read, and would not notice.
     pub(super) fn client_left(&self) -> bool {
-        self.0.upgrade().is_none_or(|socket| platform::peer_closed(&*socket))
+        self.0.upgrade().is_none_or(|socket| platform::peer_closed(&*lock(&socket)))
     }
 
     /// Has the client see a reset in place of an end, when this is closed.
     pub(super) fn reset_on_close(&self) {
         if let Some(socket) = self.0.upgrade()
-            && let Err(error) = rustix::net::sockopt::set_socket_linger(&*socket, Some(Duration::ZERO))
+            && let Err(error) = rustix::net::sockopt::set_socket_linger(&*lock(&socket), Some(Duration::ZERO))
         {
             tracing::debug!(%error, "no SO_LINGER");
         }
@@ -49,34 +72,30 @@ impl SocketView {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result.map(drop)),
-            }
-        }
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut *self.stream()).poll_read(cx, buffer);
+        self.asked |= buffer.filled().len() > before;
+        polled
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        Pin::new(&mut *self.stream()).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write_vectored(parts) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
+        if std::mem::take(&mut self.asked) && !self.guests_compute.load(Ordering::Relaxed) {
+            // A task that wakes itself is polled again behind those that are ready now.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        Pin::new(&mut *self.stream()).poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -87,11 +106,7 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write) {
-            // Whoever is not there any more needs no end.
-            Ok(()) | Err(rustix::io::Errno::NOTCONN) => Ok(()),
-            Err(error) => Err(error.into()),
-        })
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream()).poll_shutdown(cx)
     }
 }

@@ -144,6 +144,7 @@ mod tests {
             request_id: RequestId::new(),
             function: Some(name.clone()),
             kind: None,
+            method: http::Method::GET,
             outcome,
             status: 200,
             phases: Phases { store: Duration::from_micros(micros), ..Phases::default() },

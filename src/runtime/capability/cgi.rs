@@ -39,7 +39,8 @@ pub(in crate::runtime) fn environment(request: &request::Parts, call: &Call) -> 
     let path = request.uri.path();
     // SCRIPT_NAME is the part of the path that led here, PATH_INFO what is left for the script: together, all of it.
     let (script, info) = path.split_at_checked(call.route_prefix_bytes.min(path.len())).unwrap_or(("", path));
-    let (server_name, server_port) = split_authority(&call.authority);
+    let (server_name, server_port) = split_authority(call.authority.as_str());
+    let client = call.client.to_string();
     let mut variables: Vec<(String, String)> = [
         ("GATEWAY_INTERFACE", "CGI/1.1"),
         ("SERVER_SOFTWARE", concat!("fnhost/", env!("CARGO_PKG_VERSION"))),
@@ -50,7 +51,7 @@ pub(in crate::runtime) fn environment(request: &request::Parts, call: &Call) -> 
         ("REQUEST_URI", request.uri.path_and_query().map_or(path, http::uri::PathAndQuery::as_str)),
         ("SCRIPT_NAME", script),
         ("QUERY_STRING", request.uri.query().unwrap_or_default()),
-        ("REMOTE_ADDR", &call.client_address),
+        ("REMOTE_ADDR", &client),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
