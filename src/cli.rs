@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 it could not be done, with one error on stderr; 2 the command line makes no sense.
 
+mod bench;
 mod build;
 mod check;
 mod logging;
@@ -33,6 +34,8 @@ enum Command {
     Check(check::CheckArgs),
     /// List the routes, with the kinds and limits of their functions.
     Routes(ManifestArgs),
+    /// Measure a function: what each phase of a request to it takes, without the network.
+    Bench(bench::BenchArgs),
 }
 
 /// Where an app is described, if nobody says otherwise.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Routes(args) => routes::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,6 +12,7 @@ pub mod guest;
 pub mod invoke;
 mod limiter;
 mod meter;
+pub mod probe;
 pub mod response;
 mod sandbox;
 mod text;

@@ -13,6 +13,7 @@
     reason = "a test that fails panics, and its tasks end with it"
 )]
 
+mod bench;
 mod cache;
 mod cli;
 mod disconnect;
