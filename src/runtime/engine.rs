@@ -17,6 +17,8 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 /// How often an epoch passes: the longest that a guest holds a thread before others get a turn.
 pub(super) const EPOCH_TICK: Duration = Duration::from_millis(1);
+/// Epochs that a guest computes through before it counts as one that computes for long.
+const LONG_EPOCHS: u32 = 3;
 /// Epochs without any sandbox after which the clock stands still, so that an idle host wakes nobody.
 const IDLE_TICKS: u32 = 1000;
 
@@ -200,7 +202,7 @@ impl Engines {
         self.streams.sweep();
     }
 
-    /// Whether a guest has computed for a whole epoch since this was last asked.
+    /// Whether a guest has computed for [`LONG_EPOCHS`] or more since this was last asked.
     pub fn take_computed(&self) -> bool {
         self.clock.shared.turns.swap(0, Ordering::Relaxed) > 0
     }
@@ -301,7 +303,7 @@ struct Clock {
 struct ClockState {
     /// Sandboxes alive now.
     alive: AtomicUsize,
-    /// Turns that guests gave to others because an epoch had passed.
+    /// How often guests that compute for long gave others a turn.
     turns: AtomicUsize,
     /// Whether the thread sleeps until somebody wakes it.
     parked: AtomicBool,
@@ -372,7 +374,10 @@ impl Drop for Clock {
 pub(super) struct ClockHandle(Arc<ClockState>);
 
 /// Keeps epochs passing while it lives.
-pub(super) struct Alive(Arc<ClockState>);
+pub(super) struct Alive {
+    clock: Arc<ClockState>,
+    epochs: u32,
+}
 
 impl ClockHandle {
     pub(super) fn alive(&self) -> Alive {
@@ -382,20 +387,23 @@ impl ClockHandle {
         {
             thread.unpark();
         }
-        Alive(Arc::clone(&self.0))
+        Alive { clock: Arc::clone(&self.0), epochs: 0 }
     }
 }
 
 impl Alive {
-    /// A guest computed until an epoch passed.
-    pub(super) fn note_turn(&self) {
-        self.0.turns.fetch_add(1, Ordering::Relaxed);
+    /// The guest computed until an epoch passed. The first of them says little, for it may have begun just before.
+    pub(super) fn note_epoch(&mut self) {
+        self.epochs += 1;
+        if self.epochs >= LONG_EPOCHS {
+            self.clock.turns.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.0.alive.fetch_sub(1, Ordering::SeqCst);
+        self.clock.alive.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -65,10 +65,10 @@ impl Sandbox {
         store.limiter(|state| &mut state.limiter);
         // At each epoch the guest gives others a turn, and ends if it used up its time.
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|context| {
-            let state = context.data();
+        store.epoch_deadline_callback(|mut context| {
+            let state = context.data_mut();
             state.limiter.meter().check_running()?;
-            state.alive.note_turn();
+            state.alive.note_epoch();
             Ok(UpdateDeadline::Yield(1))
         });
         Self { store, _permit: permit }
