@@ -47,6 +47,8 @@ pub struct HostConfig {
     pub state: PathBuf,
     /// Sandboxes alive at once, all functions together.
     pub concurrency: u32,
+    /// Functions whose code is kept mapped at once.
+    pub loaded_functions: u32,
     /// Connections open at once.
     pub connections: u32,
     /// How long a connection may take over a request's head.
@@ -65,6 +67,7 @@ impl Default for HostConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
             state: PathBuf::from(".fnhost"),
             concurrency: 1000,
+            loaded_functions: 10_000,
             connections: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// CPU time that the calling thread has used so far (`CLOCK_THREAD_CPUTIME_ID`, `clock_gettime(2)`). Only differences of
 /// two readings on one thread mean anything.
@@ -80,6 +80,71 @@ pub fn peer_closed(socket: impl std::os::fd::AsFd) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub fn peer_closed<S>(_socket: S) -> bool {
     false
+}
+
+/// What tells whether a file was changed since: all that stat(2) has and a writer cannot help but change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileStamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Nanoseconds since the epoch of Unix.
+    modified: i128,
+    status_changed: i128,
+}
+
+impl FileStamp {
+    /// That of a file; nothing where the system has no such numbers.
+    #[cfg(unix)]
+    pub fn of(file: &std::fs::Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: nanos(file.mtime(), file.mtime_nsec()),
+            status_changed: nanos(file.ctime(), file.ctime_nsec()),
+        })
+    }
+
+    /// Nothing is known elsewhere.
+    #[cfg(not(unix))]
+    pub fn of(_file: &std::fs::Metadata) -> Option<Self> {
+        None
+    }
+
+    /// How long ago the file last changed in any way; nothing if that lies ahead.
+    pub fn age(&self) -> Option<Duration> {
+        let now = i128::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()?;
+        let age = u64::try_from(now - self.modified.max(self.status_changed)).ok()?;
+        Some(Duration::from_nanos(age))
+    }
+}
+
+#[cfg(test)]
+impl FileStamp {
+    /// As if its status had last changed then.
+    pub(crate) fn changed_ago(self, age: Duration) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Self { status_changed: i128::try_from((now - age).as_nanos()).unwrap(), ..self }
+    }
+
+    pub(crate) fn modified(self) -> Option<SystemTime> {
+        Some(UNIX_EPOCH + Duration::from_nanos(u64::try_from(self.modified).ok()?))
+    }
+}
+
+/// How many mappings a process may have (`vm.max_map_count`, proc_sys_vm(5)); nothing if that is not known.
+#[cfg(target_os = "linux")]
+pub fn mappings_max() -> Option<usize> {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}
+
+/// Nothing is known elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub fn mappings_max() -> Option<usize> {
+    None
 }
 
 /// Makes `folder` and those above it, and closes it to other users (mode 0700).

@@ -27,6 +27,11 @@ impl Kind {
             Self::Command => "command",
         }
     }
+
+    /// From such a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Http02, Self::Http03, Self::Command].into_iter().find(|kind| kind.as_str() == name)
+    }
 }
 
 /// How a request ended. The names are stable: clients, logs and tables read them.

@@ -7,14 +7,19 @@
 use super::routes::RouteTable;
 use super::{Release, Route};
 use crate::manifest::{Diagnostic, FunctionSpec, Manifest, ManifestError, RoutePattern, Segment};
+use crate::platform::{self, FileStamp};
 use crate::receipt::Kind;
+use crate::runtime::code::{self, CodeLoader, CodeSource, Residents};
 use crate::runtime::component::{self, ComponentError};
 use crate::runtime::engine::{Compilers, EngineError, Engines, Needs};
-use crate::runtime::function::{self, Function, FunctionError, FunctionSettings, Loader};
+use crate::runtime::function::{Function, FunctionError, FunctionSettings, Loader};
 use crate::runtime::gate::HostGate;
 use crate::storage::artifacts::{ArtifactError, ArtifactKey, Artifacts, Digest256};
-use std::path::PathBuf;
-use std::sync::Arc;
+use crate::storage::index::{Index, Known};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 /// The largest file that is taken for a component.
 const COMPONENT_BYTES_MAX: u64 = 512 << 20;
@@ -42,30 +47,44 @@ pub trait Progress {
     fn compiling(&self, function: &FunctionSpec, done: usize, total: usize);
 }
 
-/// A function's component, compiled and on disk.
-struct Compiled {
-    key: ArtifactKey,
-    code: PathBuf,
-    kind: Kind,
-    needs: Needs,
-}
+/// Mappings that one function's code takes, and a few to spare.
+const MAPPINGS_EACH: usize = 5;
 
 /// Makes a release of `manifest`.
 pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
     let artifacts = Artifacts::open(&manifest.host.state)?;
+    let mut index = Index::open(&manifest.host.state);
     let compilers = Compilers::new()?;
-    let (compiled, mut errors) = compile_all(manifest, &artifacts, &compilers, progress)?;
-    let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, compiled)| (compiled.kind, compiled.needs)).collect();
+    let (compiled, mut errors) = compile_all(manifest, &artifacts, &mut index, &compilers, progress)?;
+    index.save(compiled.iter().map(|(spec, _)| spec.component.clone()));
+    let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, source)| (source.kind, source.needs)).collect();
     let memory_bytes_max = manifest.functions.iter().map(|spec| spec.limits.memory_bytes).max().unwrap_or_default();
     let engines = Arc::new(Engines::new(manifest.host.concurrency, memory_bytes_max, &needs)?);
-    let (functions, more) = load_all(manifest, &artifacts, &compilers, &engines, &compiled)?;
+    let code = CodeLoader::new(Arc::clone(&engines), compilers, artifacts.clone()).map_err(InstallError::Link)?;
+    let residents = Residents::new(code, compiled.len(), loaded_max(manifest, compiled.len()));
+    let loader = Loader::new(residents, HostGate::new(manifest.host.concurrency));
+    let (functions, more) = load_all(manifest, &loader, &compiled);
     errors.extend(more);
     if !errors.is_empty() {
         return Err(InstallError::Refused(manifest.errors_at(errors)));
     }
-    let used: Vec<PathBuf> = compiled.into_iter().map(|(_, compiled)| compiled.code).collect();
-    artifacts.prune(&used);
+    artifacts.prune(compiled.iter().map(|(_, source)| &source.key));
     Ok(Release { routes: route_table(manifest, &functions), functions, engines })
+}
+
+/// How many functions have their code mapped at once. The system bounds mappings, and a process that has none left fails
+/// in ways that nobody can mend, so a part of them is left for everything else.
+fn loaded_max(manifest: &Manifest, functions: usize) -> usize {
+    let wanted = manifest.host.loaded_functions as usize;
+    let Some(mappings) = platform::mappings_max() else { return wanted };
+    let possible = (mappings - mappings / 5) / MAPPINGS_EACH;
+    if wanted.min(functions) > possible {
+        tracing::warn!(
+            "the code of {possible} functions at the most is kept mapped, for the system allows {mappings} mappings \
+             (vm.max_map_count)",
+        );
+    }
+    wanted.min(possible).max(1)
 }
 
 /// What came of some functions, and what is wrong with the others.
@@ -74,20 +93,44 @@ type Partly<T> = (Vec<T>, Vec<Diagnostic>);
 fn compile_all<'m>(
     manifest: &'m Manifest,
     artifacts: &Artifacts,
+    index: &mut Index,
     compilers: &Compilers,
     progress: &dyn Progress,
-) -> Result<Partly<(&'m FunctionSpec, Compiled)>, InstallError> {
+) -> Result<Partly<(&'m FunctionSpec, CodeSource)>, InstallError> {
     let mut compiled = Vec::with_capacity(manifest.functions.len());
     let mut errors = Vec::new();
     for (done, spec) in manifest.functions.iter().enumerate() {
+        if let Some(known) = known_source(&spec.component, artifacts, index, compilers) {
+            compiled.push((spec, known));
+            continue;
+        }
         let notify = || progress.compiling(spec, done, manifest.functions.len());
+        let stamp = std::fs::metadata(&spec.component).ok().and_then(|metadata| FileStamp::of(&metadata));
         match compile_one(spec, artifacts, compilers, notify) {
-            Ok(one) => compiled.push((spec, one)),
+            Ok(source) => {
+                if let Some(stamp) = stamp {
+                    index.note(&spec.component, stamp, known(&source));
+                }
+                compiled.push((spec, source));
+            }
             Err(CompileError::Refused(diagnostic)) => errors.push(diagnostic),
             Err(CompileError::State(error)) => return Err(error.into()),
         }
     }
     Ok((compiled, errors))
+}
+
+/// What a component that has not changed was found to be, if it was compiled as well.
+fn known_source(component: &Path, artifacts: &Artifacts, index: &Index, compilers: &Compilers) -> Option<CodeSource> {
+    let known = index.find(component)?;
+    let kind = Kind::from_name(&known.kind)?;
+    let key = ArtifactKey { component: known.component, kind: kind.as_str(), engine: compilers.compatibility(kind) };
+    let needs = Needs::from_line(&known.note)?;
+    artifacts.has(&key).then(|| CodeSource { component: component.to_owned(), key, kind, needs })
+}
+
+fn known(source: &CodeSource) -> Known {
+    Known { component: source.key.component, kind: source.kind.as_str().to_owned(), note: source.needs.to_line() }
 }
 
 enum CompileError {
@@ -100,7 +143,7 @@ fn compile_one(
     artifacts: &Artifacts,
     compilers: &Compilers,
     notify: impl FnOnce(),
-) -> Result<Compiled, CompileError> {
+) -> Result<CodeSource, CompileError> {
     let refuse = |message: String| Diagnostic::new(spec.component_span.clone(), message);
     let bytes = read_component(spec).map_err(CompileError::Refused)?;
     let component = component::inspect(&bytes).map_err(|error: ComponentError| {
@@ -110,16 +153,17 @@ fn compile_one(
     let kind = component.kind;
     let key =
         ArtifactKey { component: Digest256::of(&bytes), kind: kind.as_str(), engine: compilers.compatibility(kind) };
+    let source = |needs| CodeSource { component: spec.component.clone(), key: key.clone(), kind, needs };
     if let Some(found) = artifacts.find(&key)
         && let Some(needs) = Needs::from_line(&found.note)
     {
-        return Ok(Compiled { key, code: found.path, kind, needs });
+        return Ok(source(needs));
     }
     notify();
-    let (code, needs) = function::compile(compilers, &component)
+    let (code, needs) = code::compile(compilers, &component)
         .map_err(|error| CompileError::Refused(refuse(format!("{}: {error}", spec.component.display()))))?;
-    let kept = artifacts.keep(&key, &code, &needs.to_line()).map_err(CompileError::State)?;
-    Ok(Compiled { key, code: kept.path, kind, needs })
+    artifacts.keep(&key, &code, &needs.to_line()).map_err(CompileError::State)?;
+    Ok(source(needs))
 }
 
 fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
@@ -139,50 +183,51 @@ fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
     std::fs::read(&spec.component).map_err(|error| refuse(format!("the component {path} cannot be read: {error}")))
 }
 
+/// Loads all, on every core: it is reading files and checking sums.
 fn load_all(
     manifest: &Manifest,
-    artifacts: &Artifacts,
-    compilers: &Compilers,
-    engines: &Engines,
-    compiled: &[(&FunctionSpec, Compiled)],
-) -> Result<Partly<Arc<Function>>, InstallError> {
-    let host_gate = HostGate::new(manifest.host.concurrency);
-    let loader = Loader::new(engines, host_gate).map_err(InstallError::Link)?;
+    loader: &Loader,
+    compiled: &[(&FunctionSpec, CodeSource)],
+) -> Partly<Arc<Function>> {
+    let loaded: Vec<OnceLock<Result<Arc<Function>, Diagnostic>>> = compiled.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((slot, (spec, source))) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            loaded.get(at).zip(compiled.get(at))
+        } {
+            let function = loader.load(source.clone(), settings(manifest, spec)).map(Arc::new);
+            // Each slot is one thread's alone.
+            let _ = slot.set(function.map_err(|error| explain(spec, &error)));
+        }
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(compiled.len());
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
     let mut functions = Vec::with_capacity(compiled.len());
     let mut errors = Vec::new();
-    for (spec, compiled) in compiled {
-        let loaded = load_one(&loader, manifest, spec, compiled).or_else(|error| {
-            let FunctionError::Load(reason) = &error else { return Err(CompileError::Refused(explain(spec, &error))) };
-            // Whole by its checksum, and still not what this engine makes: somebody else put it there.
-            tracing::warn!(file = %compiled.code.display(), reason, "compiled code on disk is foreign; compiling again");
-            artifacts.discard(&compiled.key);
-            let again = compile_one(spec, artifacts, compilers, || ())?;
-            load_one(&loader, manifest, spec, &again).map_err(|error| CompileError::Refused(explain(spec, &error)))
-        });
-        match loaded {
-            Ok(function) => functions.push(Arc::new(function)),
-            Err(CompileError::Refused(diagnostic)) => errors.push(diagnostic),
-            Err(CompileError::State(error)) => return Err(error.into()),
+    for result in loaded.into_iter().filter_map(OnceLock::into_inner) {
+        match result {
+            Ok(function) => functions.push(function),
+            Err(diagnostic) => errors.push(diagnostic),
         }
     }
-    Ok((functions, errors))
+    (functions, errors)
 }
 
-fn load_one(
-    loader: &Loader<'_>,
-    manifest: &Manifest,
-    spec: &FunctionSpec,
-    compiled: &Compiled,
-) -> Result<Function, FunctionError> {
-    let settings = FunctionSettings {
+fn settings(manifest: &Manifest, spec: &FunctionSpec) -> FunctionSettings {
+    FunctionSettings {
         name: spec.name.clone(),
         limits: spec.limits.clone(),
         body_timeout: manifest.host.body_timeout,
         env: spec.env.clone(),
         config: spec.config.clone(),
         outbound: spec.outbound.clone(),
-    };
-    loader.load(&compiled.code, compiled.kind, compiled.needs, settings)
+    }
 }
 
 fn explain(spec: &FunctionSpec, error: &FunctionError) -> Diagnostic {

@@ -105,6 +105,8 @@ impl Compilers {
     pub fn compatibility(&self, kind: Kind) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.engine(kind).precompile_compatibility_hash().hash(&mut hasher);
+        // Code is linked when it is first compiled, and another version of the host may offer something else.
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -1,28 +1,20 @@
-//! A function ready to run: compiled, mapped, linked, fitted.
+//! A function ready to run: its code, its limits, its grants, its door.
 //!
-//! Owns the way from a component's bytes to code that can be instantiated, and the one `unsafe` block of the host:
-//! running code from its own disk. **Invariant:** once a [`Function`] exists, a request only makes a store,
-//! instantiates and calls.
+//! **Invariant:** once a [`Function`] exists, its code was compiled, linked and fitted; a request only makes a store,
+//! instantiates and calls, unless the host has more functions than it keeps mapped (see `code`).
 
 use super::capability;
-use super::component::Component;
-use super::engine::{ClockHandle, Compilers, Engines, Needs, TABLE_ELEMENTS_MAX};
+use super::code::{Code, CodeCell, CodeSource, Residents};
+use super::engine::{ClockHandle, TABLE_ELEMENTS_MAX};
 use super::gate::{Gate, HostGate};
 use super::response::Streams;
-use super::sandbox::State;
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, show_size};
 use crate::names::Name;
 use crate::receipt::Kind;
-use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::Engine;
-use wasmtime::component::Linker;
-
-/// The bytes of one page of a linear memory.
-const PAGE_BYTES: u64 = 64 << 10;
 
 /// One function of the live release.
 pub struct Function {
@@ -33,7 +25,8 @@ pub struct Function {
     /// Its door.
     pub gate: Gate,
     pub(super) body_timeout: Duration,
-    pub(super) code: Code,
+    residents: Arc<Residents>,
+    cell: Arc<CodeCell>,
     pub(super) engine: Engine,
     pub(super) clock: ClockHandle,
     pub(super) streams: Arc<Streams>,
@@ -45,19 +38,13 @@ pub struct Function {
 impl Function {
     /// The kind of its component.
     pub fn kind(&self) -> Kind {
-        match self.code {
-            Code::Http02(_) => Kind::Http02,
-            Code::Http03(_) => Kind::Http03,
-            Code::Command(_) => Kind::Command,
-        }
+        self.cell.source().kind
     }
-}
 
-/// Code, linked: what a request instantiates.
-pub(super) enum Code {
-    Http02(wasmtime_wasi_http::p2::bindings::ProxyPre<State>),
-    Http03(wasmtime_wasi_http::p3::bindings::ServicePre<State>),
-    Command(wasmtime_wasi::p2::bindings::CommandPre<State>),
+    /// Its code; loaded now, if it is not.
+    pub(super) async fn code(&self) -> Result<Arc<Code>, FunctionError> {
+        self.residents.code(&self.cell).await
+    }
 }
 
 /// What a function is given when it is installed.
@@ -101,52 +88,21 @@ pub enum FunctionError {
     Import(String),
 }
 
-/// Compiles `component`: the machine code and what it needs of the pool.
-pub fn compile(compilers: &Compilers, component: &Component<'_>) -> Result<(Vec<u8>, Needs), FunctionError> {
-    let engine = compilers.engine(component.kind);
-    let failed = |error: wasmtime::Error| FunctionError::Compile(format!("{error:#}"));
-    let compiled = wasmtime::component::Component::from_binary(engine, &component.bytes).map_err(failed)?;
-    // `None` is a component that imports modules, which nothing here could link.
-    let needs = compiled.resources_required().map_or(
-        Needs { memories: 1, memory_bytes: 0, tables: 1, table_elements: 0 },
-        |needs| Needs {
-            memories: needs.num_memories,
-            memory_bytes: needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES),
-            tables: needs.num_tables,
-            table_elements: needs.max_initial_table_size.unwrap_or(0),
-        },
-    );
-    Ok((compiled.serialize().map_err(failed)?, needs))
-}
-
-/// Makes functions for one set of engines: a linker for each kind, filled once.
-pub struct Loader<'e> {
-    engines: &'e Engines,
-    linkers: HashMap<Kind, Linker<State>>,
+/// Makes functions that share their engines and the host's gate.
+pub struct Loader {
+    residents: Arc<Residents>,
     host_gate: HostGate,
 }
 
-impl<'e> Loader<'e> {
-    /// A loader whose functions share `host_gate`.
-    pub fn new(engines: &'e Engines, host_gate: HostGate) -> Result<Self, FunctionError> {
-        let linker = |kind| {
-            let mut linker = Linker::new(engines.engine(kind));
-            capability::link(&mut linker, kind).map_err(|error| FunctionError::Load(format!("{error:#}")))?;
-            Ok((kind, linker))
-        };
-        let linkers = [Kind::Http02, Kind::Http03, Kind::Command].into_iter().map(linker).collect::<Result<_, _>>()?;
-        Ok(Self { engines, linkers, host_gate })
+impl Loader {
+    /// A loader whose functions have their code from `residents` and share `host_gate`.
+    pub fn new(residents: Residents, host_gate: HostGate) -> Self {
+        Self { residents: Arc::new(residents), host_gate }
     }
 
-    /// A function that runs the code at `path`, which [`compile`] made of a component of `kind` with these `needs`,
-    /// and which has been checked to be whole.
-    pub fn load(
-        &self,
-        path: &Path,
-        kind: Kind,
-        needs: Needs,
-        settings: FunctionSettings,
-    ) -> Result<Function, FunctionError> {
+    /// A function that runs the code of `source`. If there is room for the code of all functions, it is mapped now.
+    pub fn load(&self, source: CodeSource, settings: FunctionSettings) -> Result<Function, FunctionError> {
+        let (kind, needs) = (source.kind, source.needs);
         let limit_bytes = settings.limits.memory_bytes;
         if needs.memory_bytes > limit_bytes {
             return Err(FunctionError::Memory { needs_bytes: needs.memory_bytes, limit_bytes });
@@ -155,34 +111,22 @@ impl<'e> Loader<'e> {
             let (needs, most) = (needs.table_elements, TABLE_ELEMENTS_MAX);
             return Err(FunctionError::Pool(format!("it has a table of {needs} elements, and {most} are allowed")));
         }
-        let engine = self.engines.engine(kind);
-        #[expect(unsafe_code, reason = "`storage::artifacts` hands out only files that this program wrote, unchanged")]
-        // SAFETY: the bytes were made by `serialize` for a component of ours, and match the checksum that was kept with
-        // them; wasmtime itself checks that version, target and settings are the same. The checksum is against
-        // accidents: whoever may write to the state folder, which is closed to other users, is trusted as this user is.
-        let loaded = unsafe { wasmtime::component::Component::deserialize_file(engine, path) };
-        let component = loaded.map_err(|error| {
-            let text = format!("{error:#}");
-            if text.contains("pooling allocator") { FunctionError::Pool(text) } else { FunctionError::Load(text) }
-        })?;
-        let linker = self.linkers.get(&kind).ok_or_else(|| FunctionError::Load("no linker for its kind".to_owned()))?;
-        let linked = |error: wasmtime::Error| FunctionError::Import(format!("{error:#}"));
-        let pre = linker.instantiate_pre(&component).map_err(linked)?;
-        let code = match kind {
-            Kind::Http02 => wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre).map(Code::Http02),
-            Kind::Http03 => wasmtime_wasi_http::p3::bindings::ServicePre::new(pre).map(Code::Http03),
-            Kind::Command => wasmtime_wasi::p2::bindings::CommandPre::new(pre).map(Code::Command),
-        };
+        let cell = CodeCell::new(source);
+        if self.residents.holds_all() {
+            self.residents.load(&cell)?;
+        }
+        let engines = self.residents.engines();
         let limits = settings.limits;
         Ok(Function {
             gate: Gate::new(self.host_gate.clone(), limits.concurrency, limits.queue, limits.queue_wait),
             name: settings.name,
             limits,
             body_timeout: settings.body_timeout,
-            code: code.map_err(linked)?,
-            engine: engine.clone(),
-            clock: self.engines.clock(),
-            streams: self.engines.streams(),
+            engine: engines.engine(kind).clone(),
+            clock: engines.clock(),
+            streams: engines.streams(),
+            residents: Arc::clone(&self.residents),
+            cell,
             env: settings.env,
             config: settings.config.into(),
             outbound: capability::outbound::Outbound::new(settings.outbound),

@@ -5,7 +5,8 @@
 
 use super::capability::cgi::{self, Pipe, UploadReader};
 use super::capability::stdio::{GuestLog, Stdin, Stdio, Stdout, Stream};
-use super::function::{Code, Function};
+use super::code::Code;
+use super::function::Function;
 use super::gate::Permit;
 use super::guest::{Guest, GuestFuture, InvokeError};
 use super::meter::{Meter, Usage};
@@ -90,17 +91,20 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     let meter = &measure.0;
+    let code = function.code().await.map_err(|error| InvokeError::Host(error.to_string()))?;
+    // Nothing, but on the first call of a function whose code is not kept mapped.
+    let loading = meter.started().elapsed();
     let (parts, body) = request.into_parts();
     let upload = Upload::new(body, function.limits.request_body_bytes, Arc::clone(meter)).boxed_unsync();
     let log = GuestLog::new(function.name.clone(), call.request_id);
-    let (future, head): (GuestFuture, HeadSource) = match &function.code {
+    let (future, head): (GuestFuture, HeadSource) = match &*code {
         Code::Http02(pre) => {
             let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
-            let (pre, head, meter) = (pre.clone(), slot.clone(), Arc::clone(meter));
+            let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
             let run = async move {
-                let result = run_http02(&mut sandbox, pre, request, head, meter).await;
+                let result = run_http02(&mut sandbox, &pre, request, head, meter).await;
                 (sandbox, result)
             };
             (Box::pin(run), HeadSource::Slot(slot))
@@ -109,9 +113,9 @@ where
             let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
-            let (pre, head, meter) = (pre.clone(), slot.clone(), Arc::clone(meter));
+            let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
             let run = async move {
-                let result = run_http03(&mut sandbox, pre, request, head, meter).await;
+                let result = run_http03(&mut sandbox, &pre, request, head, meter).await;
                 (sandbox, result)
             };
             (Box::pin(run), HeadSource::Slot(slot))
@@ -130,15 +134,16 @@ where
                 args: vec![function.name.to_string()],
             };
             let mut sandbox = Sandbox::new(function, permit, meter, stdio);
-            let (pre, stdout, meter) = (pre.clone(), pipe.clone(), Arc::clone(meter));
+            let (pre, stdout, meter) = (Arc::clone(pre), pipe.clone(), Arc::clone(meter));
             let run = async move {
-                let result = run_command(&mut sandbox, pre, stdout, meter).await;
+                let result = run_command(&mut sandbox, &pre, stdout, meter).await;
                 (sandbox, result)
             };
             (Box::pin(run), HeadSource::Pipe(pipe))
         }
     };
-    meter.set_store(meter.started().elapsed());
+    meter.set_store(meter.started().elapsed().saturating_sub(loading));
+    meter.add_instantiate(loading);
     let mut guest = Guest::new(future, Arc::clone(meter));
     let mut answering = pin!(async {
         let mut turns = 0;
@@ -212,7 +217,7 @@ impl HeadSource {
 
 async fn run_http02(
     sandbox: &mut Sandbox,
-    pre: wasmtime_wasi_http::p2::bindings::ProxyPre<super::sandbox::State>,
+    pre: &wasmtime_wasi_http::p2::bindings::ProxyPre<super::sandbox::State>,
     request: Request<WasiBody>,
     head: HeadSlot,
     meter: Arc<Meter>,
@@ -220,7 +225,7 @@ async fn run_http02(
     use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
     let began = Instant::now();
     let proxy = pre.instantiate_async(&mut sandbox.store).await?;
-    meter.set_instantiate(began.elapsed());
+    meter.add_instantiate(began.elapsed());
     let mut view = sandbox.store.data_mut().http();
     let request = view.new_incoming_request(Scheme::Http, request)?;
     let answer = view.new_response_outparam_from_callback(move |answer| {
@@ -237,14 +242,14 @@ async fn run_http02(
 
 async fn run_http03(
     sandbox: &mut Sandbox,
-    pre: wasmtime_wasi_http::p3::bindings::ServicePre<super::sandbox::State>,
+    pre: &wasmtime_wasi_http::p3::bindings::ServicePre<super::sandbox::State>,
     request: Request<WasiBody>,
     head: HeadSlot,
     meter: Arc<Meter>,
 ) -> wasmtime::Result<()> {
     let began = Instant::now();
     let service = pre.instantiate_async(&mut sandbox.store).await?;
-    meter.set_instantiate(began.elapsed());
+    meter.add_instantiate(began.elapsed());
     let hooks = sandbox.store.data_mut().http().hooks;
     let (request, upload_result) = wasmtime_wasi_http::p3::Request::from_http(hooks, request);
     let called = sandbox.store.run_concurrent(async |accessor| -> wasmtime::Result<()> {
@@ -267,13 +272,13 @@ async fn run_http03(
 
 async fn run_command(
     sandbox: &mut Sandbox,
-    pre: wasmtime_wasi::p2::bindings::CommandPre<super::sandbox::State>,
+    pre: &wasmtime_wasi::p2::bindings::CommandPre<super::sandbox::State>,
     pipe: Pipe,
     meter: Arc<Meter>,
 ) -> wasmtime::Result<()> {
     let began = Instant::now();
     let command = pre.instantiate_async(&mut sandbox.store).await?;
-    meter.set_instantiate(began.elapsed());
+    meter.add_instantiate(began.elapsed());
     match command.wasi_cli_run().call_run(&mut sandbox.store).await {
         Ok(Ok(())) => {}
         Ok(Err(())) => return Err(I32Exit(1).into()),

@@ -176,8 +176,8 @@ impl Meter {
         Duration::from_nanos(self.store_nanos.load(Relaxed))
     }
 
-    pub(super) fn set_instantiate(&self, took: Duration) {
-        self.instantiate_nanos.store(nanos(took), Relaxed);
+    pub(super) fn add_instantiate(&self, took: Duration) {
+        self.instantiate_nanos.fetch_add(nanos(took), Relaxed);
     }
 
     pub(super) fn instantiate(&self) -> Duration {

@@ -7,6 +7,7 @@
 
 use crate::platform;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ use std::time::{Duration, SystemTime};
 const UNUSED_FOR: Duration = Duration::from_hours(168);
 
 /// The sha256 of some bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Digest256([u8; 32]);
 
 impl Digest256 {
@@ -38,6 +40,29 @@ impl Digest256 {
 impl fmt::Display for Digest256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<Digest256> for String {
+    fn from(digest: Digest256) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest256 {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut bytes = [0; 32];
+        let (digits, rest) = text.as_bytes().as_chunks::<2>();
+        if digits.len() != bytes.len() || !rest.is_empty() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err("a sha256 has 64 hex digits");
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits) {
+            let digits = std::str::from_utf8(pair).unwrap_or_default();
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| "a sha256 has 64 hex digits")?;
+        }
+        Ok(Self(bytes))
     }
 }
 
@@ -103,6 +128,12 @@ impl Artifacts {
         None
     }
 
+    /// Whether there are files for `key`; whether they are whole is for [`Artifacts::find`] to say.
+    pub fn has(&self, key: &ArtifactKey) -> bool {
+        let (code_path, note_path) = self.paths(key);
+        code_path.exists() && note_path.exists()
+    }
+
     /// Keeps `code` for `key`, with a `note` of one line.
     pub fn keep(&self, key: &ArtifactKey, code: &[u8], note: &str) -> Result<Artifact, ArtifactError> {
         let (code_path, note_path) = self.paths(key);
@@ -125,23 +156,32 @@ impl Artifacts {
 
     /// Removes what nobody can use any more: files that a crash left half written, and code of other components or
     /// compilers, once it has not been touched for a week. `used` is what the live release runs from.
-    pub fn prune(&self, used: &[PathBuf]) {
+    pub fn prune<'k>(&self, used: impl Iterator<Item = &'k ArtifactKey>) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
+        let used: HashSet<String> = used.map(stem).collect();
         for entry in entries.flatten() {
             let path = entry.path();
-            let in_use = used.iter().any(|code| path == *code || path == code.with_extension("note"));
+            let in_use = path.file_stem().and_then(|name| name.to_str()).is_some_and(|name| used.contains(name));
+            if in_use {
+                continue;
+            }
             let modified = entry.metadata().and_then(|meta| meta.modified()).unwrap_or_else(|_| SystemTime::now());
             let age = SystemTime::now().duration_since(modified).unwrap_or_default();
-            if !in_use && age > UNUSED_FOR {
+            if age > UNUSED_FOR {
                 let _ = std::fs::remove_file(path);
             }
         }
     }
 
     fn paths(&self, key: &ArtifactKey) -> (PathBuf, PathBuf) {
-        let stem = format!("{}-{}-{:016x}", key.component, key.kind.replace('.', ""), key.engine);
+        let stem = stem(key);
         (self.folder.join(format!("{stem}.cwasm")), self.folder.join(format!("{stem}.note")))
     }
+}
+
+/// The name of a key's files, without what follows the point.
+fn stem(key: &ArtifactKey) -> String {
+    format!("{}-{}-{:016x}", key.component, key.kind.replace('.', ""), key.engine)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod manifest;
 mod measuring;
 mod outbound;
 mod protocol;
+mod residents;
 mod routing;
 mod shutdown;
 mod streaming;

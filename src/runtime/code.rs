@@ -1,0 +1,225 @@
+//! The code of functions: where it is on disk, and whose is mapped.
+//!
+//! Up to a bound, all functions have their code mapped and linked from the start. An app with more of them has the code of
+//! those that were called lately: it is loaded on the first call, and what was used least recently goes.
+//! **Invariant:** a request holds the code that it runs, so unloading never pulls it away.
+
+use super::capability;
+use super::component::{self, Component};
+use super::engine::{Compilers, Engines, Needs};
+use super::function::FunctionError;
+use super::sandbox::State;
+use crate::receipt::Kind;
+use crate::storage::artifacts::{ArtifactKey, Artifacts, Digest256};
+use arc_swap::ArcSwapOption;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use wasmtime::component::Linker;
+
+/// The bytes of one page of a linear memory.
+const PAGE_BYTES: u64 = 64 << 10;
+/// When too much is loaded, this part of it goes at once, so that looking for the least recently used is rare.
+const UNLOADED_PART: usize = 16;
+
+/// Code, linked: what a request instantiates.
+pub(super) enum Code {
+    Http02(Arc<wasmtime_wasi_http::p2::bindings::ProxyPre<State>>),
+    Http03(Arc<wasmtime_wasi_http::p3::bindings::ServicePre<State>>),
+    Command(Arc<wasmtime_wasi::p2::bindings::CommandPre<State>>),
+}
+
+/// Where a function's code comes from.
+#[derive(Debug, Clone)]
+pub struct CodeSource {
+    /// The file of the component, should it have to be compiled again.
+    pub component: PathBuf,
+    /// What the compiled code is known by.
+    pub key: ArtifactKey,
+    /// What it was compiled as.
+    pub kind: Kind,
+    /// What each of its sandboxes needs.
+    pub needs: Needs,
+}
+
+/// Compiles `component`: the machine code and what it needs of the pool.
+pub fn compile(compilers: &Compilers, component: &Component<'_>) -> Result<(Vec<u8>, Needs), FunctionError> {
+    let engine = compilers.engine(component.kind);
+    let failed = |error: wasmtime::Error| FunctionError::Compile(format!("{error:#}"));
+    let compiled = wasmtime::component::Component::from_binary(engine, &component.bytes).map_err(failed)?;
+    // `None` is a component that imports modules, which nothing here could link.
+    let needs = compiled.resources_required().map_or(
+        Needs { memories: 1, memory_bytes: 0, tables: 1, table_elements: 0 },
+        |needs| Needs {
+            memories: needs.num_memories,
+            memory_bytes: needs.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES),
+            tables: needs.num_tables,
+            table_elements: needs.max_initial_table_size.unwrap_or(0),
+        },
+    );
+    Ok((compiled.serialize().map_err(failed)?, needs))
+}
+
+/// Code from disk, for one set of engines: a linker for each kind, filled once.
+pub struct CodeLoader {
+    engines: Arc<Engines>,
+    compilers: Compilers,
+    artifacts: Artifacts,
+    linkers: HashMap<Kind, Linker<State>>,
+}
+
+impl CodeLoader {
+    /// A loader of what `compilers` made and `artifacts` keeps.
+    pub fn new(engines: Arc<Engines>, compilers: Compilers, artifacts: Artifacts) -> Result<Self, FunctionError> {
+        let linker = |kind| {
+            let mut linker = Linker::new(engines.engine(kind));
+            capability::link(&mut linker, kind).map_err(|error| FunctionError::Load(format!("{error:#}")))?;
+            Ok((kind, linker))
+        };
+        let linkers = [Kind::Http02, Kind::Http03, Kind::Command].into_iter().map(linker).collect::<Result<_, _>>()?;
+        Ok(Self { engines, compilers, artifacts, linkers })
+    }
+
+    pub(super) fn engines(&self) -> &Engines {
+        &self.engines
+    }
+
+    /// Maps and links the code of `source`. What is not on disk as it was kept there is compiled again.
+    fn load(&self, source: &CodeSource) -> Result<Code, FunctionError> {
+        if let Some(found) = self.artifacts.find(&source.key) {
+            match self.link(&found.path, source.kind) {
+                Err(FunctionError::Load(reason)) => {
+                    // Whole by its checksum, and still not what this engine makes: somebody else put it there.
+                    let file = found.path.display();
+                    tracing::warn!(%file, reason, "compiled code on disk is foreign; compiling again");
+                    self.artifacts.discard(&source.key);
+                }
+                linked => return linked,
+            }
+        }
+        let failed = |reason: String| FunctionError::Load(reason);
+        let bytes = std::fs::read(&source.component)
+            .map_err(|error| failed(format!("{} cannot be read: {error}", source.component.display())))?;
+        if Digest256::of(&bytes) != source.key.component {
+            return Err(failed(format!("{} has changed since it was installed", source.component.display())));
+        }
+        let component = component::inspect(&bytes).map_err(|error| failed(error.to_string()))?;
+        let (code, needs) = compile(&self.compilers, &component)?;
+        let kept = self.artifacts.keep(&source.key, &code, &needs.to_line()).map_err(|error| failed(error.to_string()))?;
+        self.link(&kept.path, source.kind)
+    }
+
+    fn link(&self, path: &Path, kind: Kind) -> Result<Code, FunctionError> {
+        #[expect(unsafe_code, reason = "`storage::artifacts` hands out only files that this program wrote, unchanged")]
+        // SAFETY: the bytes were made by `serialize` for a component of ours, and match the checksum that was kept with
+        // them; wasmtime itself checks that version, target and settings are the same. The checksum is against
+        // accidents: whoever may write to the state folder, which is closed to other users, is trusted as this user is.
+        let loaded = unsafe { wasmtime::component::Component::deserialize_file(self.engines.engine(kind), path) };
+        let component = loaded.map_err(|error| {
+            let text = format!("{error:#}");
+            if text.contains("pooling allocator") { FunctionError::Pool(text) } else { FunctionError::Load(text) }
+        })?;
+        let linker = self.linkers.get(&kind).ok_or_else(|| FunctionError::Load("no linker for its kind".to_owned()))?;
+        let linked = |error: wasmtime::Error| FunctionError::Import(format!("{error:#}"));
+        let pre = linker.instantiate_pre(&component).map_err(linked)?;
+        let code = match kind {
+            Kind::Http02 => wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre).map(|pre| Code::Http02(Arc::new(pre))),
+            Kind::Http03 => wasmtime_wasi_http::p3::bindings::ServicePre::new(pre).map(|pre| Code::Http03(Arc::new(pre))),
+            Kind::Command => wasmtime_wasi::p2::bindings::CommandPre::new(pre).map(|pre| Code::Command(Arc::new(pre))),
+        };
+        code.map_err(linked)
+    }
+}
+
+/// One function's code, mapped or not.
+pub(super) struct CodeCell {
+    source: CodeSource,
+    code: ArcSwapOption<Code>,
+    /// Nanoseconds from the start of its [`Residents`] to its last use.
+    last_used: AtomicU64,
+    /// Held by whoever loads it, so that a burst of first calls loads it once.
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl CodeCell {
+    pub(super) fn new(source: CodeSource) -> Arc<Self> {
+        let (code, last_used) = (ArcSwapOption::empty(), AtomicU64::new(0));
+        Arc::new(Self { source, code, last_used, loading: tokio::sync::Mutex::new(()) })
+    }
+
+    pub(super) fn source(&self) -> &CodeSource {
+        &self.source
+    }
+}
+
+/// Whose code is mapped.
+pub struct Residents {
+    loader: CodeLoader,
+    /// The most functions that have their code mapped; none, if there is room for all.
+    loaded_max: Option<usize>,
+    began: Instant,
+    loaded: Mutex<Vec<Arc<CodeCell>>>,
+}
+
+impl Residents {
+    /// Code for `functions` functions, of which `loaded_max` are mapped at once.
+    pub fn new(loader: CodeLoader, functions: usize, loaded_max: usize) -> Self {
+        let loaded_max = (functions > loaded_max).then_some(loaded_max);
+        Self { loader, loaded_max, began: Instant::now(), loaded: Mutex::default() }
+    }
+
+    /// Whether there is room for the code of all functions.
+    pub fn holds_all(&self) -> bool {
+        self.loaded_max.is_none()
+    }
+
+    pub(super) fn engines(&self) -> &Engines {
+        self.loader.engines()
+    }
+
+    /// The code of `cell`, loaded if need be.
+    pub(super) async fn code(self: &Arc<Self>, cell: &Arc<CodeCell>) -> Result<Arc<Code>, FunctionError> {
+        if self.loaded_max.is_some() {
+            let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            cell.last_used.store(now, Ordering::Relaxed);
+        }
+        if let Some(code) = cell.code.load_full() {
+            return Ok(code);
+        }
+        let _loading = cell.loading.lock().await;
+        if let Some(code) = cell.code.load_full() {
+            return Ok(code);
+        }
+        let (residents, wanted) = (Arc::clone(self), Arc::clone(cell));
+        // It reads a file, and may have to compile.
+        let loading = tokio::task::spawn_blocking(move || residents.load(&wanted));
+        loading.await.unwrap_or_else(|error| Err(FunctionError::Load(error.to_string())))
+    }
+
+    /// Loads the code of `cell`, now. What was used least recently makes room.
+    pub(super) fn load(&self, cell: &Arc<CodeCell>) -> Result<Arc<Code>, FunctionError> {
+        let code = Arc::new(self.loader.load(&cell.source)?);
+        let Some(loaded_max) = self.loaded_max else {
+            cell.code.store(Some(Arc::clone(&code)));
+            return Ok(code);
+        };
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unloaded = Vec::new();
+        if loaded.len() >= loaded_max {
+            loaded.sort_by_key(|cell| std::cmp::Reverse(cell.last_used.load(Ordering::Relaxed)));
+            let stay = loaded_max - loaded_max.div_ceil(UNLOADED_PART);
+            unloaded = loaded.split_off(stay).iter().filter_map(|cell| cell.code.swap(None)).collect();
+        }
+        loaded.push(Arc::clone(cell));
+        cell.code.store(Some(Arc::clone(&code)));
+        drop(loaded);
+        if !unloaded.is_empty() {
+            tracing::debug!(functions = unloaded.len(), "unloaded the code of those that were used least recently");
+        }
+        // Outside of the lock: unmapping takes its time.
+        drop(unloaded);
+        Ok(code)
+    }
+}

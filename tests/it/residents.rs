@@ -1,0 +1,91 @@
+//! An app with more functions than the host keeps mapped: code is loaded on the first call, and goes when others need room.
+
+use crate::support::{TestHost, guest};
+use std::path::Path;
+use std::sync::Arc;
+
+/// An app of as many functions as there are `names`, each with a component of its own: a custom section makes it another.
+fn app(folder: &Path, loaded: u32, names: &[&str]) -> String {
+    let hello = std::fs::read(guest("hello")).unwrap();
+    let mut toml = format!("name = \"test\"\n[host]\nloaded-functions = {loaded}\n");
+    for name in names {
+        let section = [&[0, name.len() as u8 + 2, 1, b'n'][..], name.as_bytes()].concat();
+        std::fs::write(folder.join(format!("{name}.wasm")), [&hello[..], &section[..]].concat()).unwrap();
+        toml += &format!("[functions.{name}]\ncomponent = \"{name}.wasm\"\nroutes = [\"/{name}\"]\n");
+    }
+    toml
+}
+
+/// Removes all that code could be loaded from.
+fn remove_code(folder: &Path, names: &[&str]) {
+    for name in names {
+        std::fs::remove_file(folder.join(format!("{name}.wasm"))).unwrap();
+    }
+    std::fs::remove_dir_all(folder.join(".fnhost/compiled")).unwrap();
+}
+
+#[tokio::test]
+async fn more_functions_than_are_kept_mapped_all_answer_again_and_again() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let names = ["a", "b", "c", "d"];
+    let host = TestHost::within(&folder, &app(folder.path(), 1, &names));
+    for name in names.iter().cycle().take(12) {
+        host.get(&format!("/{name}")).await.assert_ok("Hello, world!\n");
+    }
+}
+
+#[tokio::test]
+async fn what_was_used_least_recently_makes_room() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let names = ["a", "b", "c"];
+    let host = TestHost::within(&folder, &app(folder.path(), 2, &names));
+    for name in ["a", "b", "a", "c"] {
+        host.get(&format!("/{name}")).await.assert_ok("Hello, world!\n");
+    }
+    remove_code(folder.path(), &names);
+    for name in ["a", "c", "a", "c"] {
+        host.get(&format!("/{name}")).await.assert_ok("Hello, world!\n");
+    }
+    let answer = host.get("/b").await;
+    answer.assert_problem(500, "host");
+    let id = answer.request_id().to_owned();
+    host.logged(|line| {
+        line["request_id"] == id.as_str() && line["message"].as_str().is_some_and(|text| text.contains("b.wasm"))
+    });
+}
+
+#[tokio::test]
+async fn code_that_is_gone_is_compiled_again_on_the_first_call() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let names = ["a", "b"];
+    let host = TestHost::within(&folder, &app(folder.path(), 1, &names));
+    for file in std::fs::read_dir(folder.path().join(".fnhost/compiled")).unwrap() {
+        std::fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    host.get("/a").await.assert_ok("Hello, world!\n");
+}
+
+#[tokio::test]
+async fn a_component_that_changed_since_it_was_installed_is_not_run_in_its_place() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let names = ["a", "b"];
+    let host = TestHost::within(&folder, &app(folder.path(), 1, &names));
+    std::fs::remove_dir_all(folder.path().join(".fnhost/compiled")).unwrap();
+    std::fs::copy(guest("misbehave"), folder.path().join("a.wasm")).unwrap();
+    host.get("/a").await.assert_problem(500, "host");
+}
+
+#[tokio::test]
+async fn a_burst_of_first_calls_is_answered() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let host = Arc::new(TestHost::within(&folder, &app(folder.path(), 1, &["a", "b"])));
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..32 {
+        let host = Arc::clone(&host);
+        let path = if number % 2 == 0 { "/a" } else { "/b" };
+        calls.spawn(async move { host.get(path).await.assert_ok("Hello, world!\n") });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
+}
