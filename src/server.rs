@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use observe::{Finished, Observer};
-use socket::{Socket, SocketView};
+use socket::{Socket, SocketView, Turns};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -64,8 +64,7 @@ pub struct Host {
     tasks: Tasks,
     draining: AtomicBool,
     grace_is_over: AtomicBool,
-    /// Whether guests have lately computed for long.
-    guests_compute: Arc<AtomicBool>,
+    turns: Arc<Turns>,
     /// Told when sandboxes could no longer be cleared safely.
     unsafe_to_go_on: Notify,
 }
@@ -87,7 +86,7 @@ impl Host {
             tasks: Tasks::default(),
             draining: AtomicBool::new(false),
             grace_is_over: AtomicBool::new(false),
-            guests_compute: Arc::default(),
+            turns: Arc::default(),
             unsafe_to_go_on: Notify::new(),
         })
     }
@@ -193,7 +192,7 @@ async fn sweep(host: Arc<Host>) {
             _ = sweeps.tick() => {
                 let release = host.live.current();
                 release.engines.sweep();
-                host.guests_compute.store(release.engines.take_computed(), Ordering::Relaxed);
+                host.turns.guests_compute.store(release.engines.take_computed(), Ordering::Relaxed);
             }
             _ = looks.tick() => if host.live.current().engines.clearing_is_unsafe() {
                 host.unsafe_to_go_on.notify_one();
@@ -281,8 +280,9 @@ impl Peer {
 async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut draining: watch::Receiver<bool>) {
     let header_timeout = host.settings.header_timeout;
     let builder = connection_builder(header_timeout);
-    let socket = Socket::new(stream, Arc::clone(&host.guests_compute));
+    let socket = Socket::new(stream, Arc::clone(&host.turns));
     let peer = Arc::new(Peer::new(socket.view(), ends));
+    let _last = EndsFinished(Arc::clone(&peer));
     let service = service_fn(|request| {
         peer.note_request(request.version());
         let (host, peer) = (Arc::clone(&host), Arc::clone(&peer));
@@ -332,10 +332,22 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
     log_end(poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)).await);
 }
 
-/// Serves, and then ends what it has answered.
+/// Ends what was answered, however its connection ends.
+struct EndsFinished(Arc<Peer>);
+
+impl Drop for EndsFinished {
+    fn drop(&mut self) {
+        self.0.end_finished();
+    }
+}
+
+/// Serves, and ends what it has answered. A client that is alone should not wait for a sandbox to be taken apart, so that
+/// comes behind the writing; among many it comes first, for then more answers go out together.
 fn poll_connection<C: Future>(connection: Pin<&mut C>, peer: &Peer, cx: &mut Context<'_>) -> Poll<C::Output> {
     let polled = connection.poll(cx);
-    peer.end_finished();
+    if !peer.socket.answer_waits_alone() || polled.is_ready() {
+        peer.end_finished();
+    }
     polled
 }
 

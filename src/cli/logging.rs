@@ -17,9 +17,9 @@ use std::thread;
 use std::time::{self, Duration, UNIX_EPOCH};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
-use tracing_subscriber::fmt::MakeWriter;
 
 /// The target of receipts: `FNHOST_LOG=info,receipt=off` leaves them out.
 const RECEIPTS: &str = "receipt";
@@ -63,9 +63,8 @@ pub(super) fn start(format: Format) -> anyhow::Result<Logging> {
     };
     // A process has one subscriber, and this is the only place that sets it.
     debug_assert!(started.is_ok());
-    let receipts = tracing::enabled!(target: RECEIPTS, Level::INFO).then(|| -> ReceiptSink {
-        Box::new(move |receipt| lines.write_receipt(receipt, format, colours))
-    });
+    let receipts = tracing::enabled!(target: RECEIPTS, Level::INFO)
+        .then(|| -> ReceiptSink { Box::new(move |receipt| lines.write_receipt(receipt, format, colours)) });
     Ok(Logging { receipts, _thread: thread })
 }
 

@@ -80,12 +80,7 @@ fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> Ho
         listen: listen.unwrap_or(default.listen),
         state: folder.join(state),
         concurrency: count(file.concurrency.as_ref(), default.concurrency, "concurrency", errors),
-        loaded_functions: count(
-            file.loaded_functions.as_ref(),
-            default.loaded_functions,
-            "loaded-functions",
-            errors,
-        ),
+        loaded_functions: count(file.loaded_functions.as_ref(), default.loaded_functions, "loaded-functions", errors),
         connections: count(file.connections.as_ref(), default.connections, "connections", errors),
         header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
         body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),

@@ -184,11 +184,7 @@ fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
 }
 
 /// Loads all, on every core: it is reading files and checking sums.
-fn load_all(
-    manifest: &Manifest,
-    loader: &Loader,
-    compiled: &[(&FunctionSpec, CodeSource)],
-) -> Partly<Arc<Function>> {
+fn load_all(manifest: &Manifest, loader: &Loader, compiled: &[(&FunctionSpec, CodeSource)]) -> Partly<Arc<Function>> {
     let loaded: Vec<OnceLock<Result<Arc<Function>, Diagnostic>>> = compiled.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
     let work = || {

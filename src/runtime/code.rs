@@ -107,7 +107,8 @@ impl CodeLoader {
         }
         let component = component::inspect(&bytes).map_err(|error| failed(error.to_string()))?;
         let (code, needs) = compile(&self.compilers, &component)?;
-        let kept = self.artifacts.keep(&source.key, &code, &needs.to_line()).map_err(|error| failed(error.to_string()))?;
+        let kept =
+            self.artifacts.keep(&source.key, &code, &needs.to_line()).map_err(|error| failed(error.to_string()))?;
         self.link(&kept.path, source.kind)
     }
 
@@ -126,7 +127,9 @@ impl CodeLoader {
         let pre = linker.instantiate_pre(&component).map_err(linked)?;
         let code = match kind {
             Kind::Http02 => wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre).map(|pre| Code::Http02(Arc::new(pre))),
-            Kind::Http03 => wasmtime_wasi_http::p3::bindings::ServicePre::new(pre).map(|pre| Code::Http03(Arc::new(pre))),
+            Kind::Http03 => {
+                wasmtime_wasi_http::p3::bindings::ServicePre::new(pre).map(|pre| Code::Http03(Arc::new(pre)))
+            }
             Kind::Command => wasmtime_wasi::p2::bindings::CommandPre::new(pre).map(|pre| Code::Command(Arc::new(pre))),
         };
         code.map_err(linked)

@@ -140,7 +140,8 @@ impl Observation {
     /// The client needs no more of `body`. If the guest still works, it finishes in a task of the host's, within its
     /// limits, and the receipt is written then.
     pub(super) fn finish_without_client(self, body: GuestBody, rest: Rest) {
-        let Some((host, peer)) = self.0.as_ref().map(|observed| (Arc::clone(&observed.host), Arc::clone(&observed.peer)))
+        let Some((host, peer)) =
+            self.0.as_ref().map(|observed| (Arc::clone(&observed.host), Arc::clone(&observed.peer)))
         else {
             return;
         };

@@ -72,7 +72,12 @@ pub(super) fn wrong_method(observed: Observation, allow: &[String], close: bool)
 }
 
 /// 503, with the time after which to try again (RFC 9110, 10.2.3).
-pub(super) fn busy(observed: Observation, refused: Refused, queue_wait: Duration, close: bool) -> Response<ResponseBody> {
+pub(super) fn busy(
+    observed: Observation,
+    refused: Refused,
+    queue_wait: Duration,
+    close: bool,
+) -> Response<ResponseBody> {
     tracing::debug!(request_id = %observed.request_id(), "{refused}");
     let mut headers = HeaderMap::new();
     let seconds = queue_wait.as_secs() + u64::from(queue_wait.subsec_nanos() > 0);

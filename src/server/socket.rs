@@ -3,12 +3,21 @@
 use crate::platform;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+/// What the sockets of a host know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Whether guests compute for long: then a turn can take long, and no answer should wait for one.
+    pub(super) guests_compute: AtomicBool,
+    /// Answers that waited for others to have had their turn.
+    given: AtomicU64,
+}
 
 /// A connection's own socket: closed when this is dropped.
 ///
@@ -24,25 +33,31 @@ pub(super) struct Socket {
     stream: Arc<Mutex<TcpStream>>,
     /// Whether something was read that was not yet answered.
     asked: bool,
-    /// Whether guests compute: then a turn can take long, and no answer should wait for one.
-    guests_compute: Arc<AtomicBool>,
+    /// How many answers had waited when this one's last did.
+    given_last: u64,
+    /// Whether an answer waits, and no other connection has had one since the last of this.
+    waits_alone: Arc<AtomicBool>,
+    turns: Arc<Turns>,
 }
 
 /// A look at a socket, which does not keep it open. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct SocketView(Weak<Mutex<TcpStream>>);
+pub(super) struct SocketView {
+    stream: Weak<Mutex<TcpStream>>,
+    waits_alone: Arc<AtomicBool>,
+}
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, guests_compute: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(stream: TcpStream, turns: Arc<Turns>) -> Self {
         // Small frames must not wait for the acknowledgement of the one before: some 40 ms each on Linux (Nagle).
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        Self { stream: Arc::new(Mutex::new(stream)), asked: false, guests_compute }
+        Self { stream: Arc::new(Mutex::new(stream)), asked: false, given_last: 0, waits_alone: Arc::default(), turns }
     }
 
     pub(super) fn view(&self) -> SocketView {
-        SocketView(Arc::downgrade(&self.stream))
+        SocketView { stream: Arc::downgrade(&self.stream), waits_alone: Arc::clone(&self.waits_alone) }
     }
 
     fn stream(&self) -> MutexGuard<'_, TcpStream> {
@@ -55,15 +70,20 @@ fn lock(stream: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
 }
 
 impl SocketView {
+    /// Whether an answer is ready and not yet written, on the one connection that is busy.
+    pub(super) fn answer_waits_alone(&self) -> bool {
+        self.waits_alone.load(Ordering::Relaxed)
+    }
+
     /// Whether the client has closed its end, though there may be bytes of it that were not read yet: a connection that
     /// waits for its guest to take an upload does not read, and would not notice.
     pub(super) fn client_left(&self) -> bool {
-        self.0.upgrade().is_none_or(|socket| platform::peer_closed(&*lock(&socket)))
+        self.stream.upgrade().is_none_or(|socket| platform::peer_closed(&*lock(&socket)))
     }
 
     /// Has the client see a reset in place of an end, when this is closed.
     pub(super) fn reset_on_close(&self) {
-        if let Some(socket) = self.0.upgrade()
+        if let Some(socket) = self.stream.upgrade()
             && let Err(error) = rustix::net::sockopt::set_socket_linger(&*lock(&socket), Some(Duration::ZERO))
         {
             tracing::debug!(%error, "no SO_LINGER");
@@ -90,11 +110,15 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if std::mem::take(&mut self.asked) && !self.guests_compute.load(Ordering::Relaxed) {
+        if std::mem::take(&mut self.asked) && !self.turns.guests_compute.load(Ordering::Relaxed) {
             // A task that wakes itself is polled again behind those that are ready now.
             cx.waker().wake_by_ref();
+            let given = self.turns.given.fetch_add(1, Ordering::Relaxed);
+            let alone = given == std::mem::replace(&mut self.given_last, given + 1);
+            self.waits_alone.store(alone, Ordering::Relaxed);
             return Poll::Pending;
         }
+        self.waits_alone.store(false, Ordering::Relaxed);
         Pin::new(&mut *self.stream()).poll_write_vectored(cx, parts)
     }
 

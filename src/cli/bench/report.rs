@@ -144,7 +144,9 @@ impl Report {
     }
 
     fn write_histogram(&self, text: &mut String) {
-        let Some(cold_start) = self.histograms.get(COLD_START).filter(|histogram| !histogram.is_empty()) else { return };
+        let Some(cold_start) = self.histograms.get(COLD_START).filter(|histogram| !histogram.is_empty()) else {
+            return;
+        };
         text.push_str("\ncold start (store + instantiate)\n");
         let buckets: Vec<_> = cold_start
             .iter_log((cold_start.min() / 2).next_power_of_two(), 2.0)
