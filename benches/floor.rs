@@ -4,6 +4,8 @@
 //! `floor FUNCTIONS_TOML` says where both listen. The floor answers every path with the 14 bytes that the guests of the
 //! benchmark answer, and `POST /echo` with its upload.
 
+#![expect(clippy::disallowed_methods, reason = "what the floor spawns ends with the process")]
+
 use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;

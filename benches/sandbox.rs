@@ -2,6 +2,8 @@
 //!
 //! Each measured stretch is timed inside of whole requests, so that caches and the pool are as they are in service.
 
+#![expect(missing_docs, reason = "criterion makes a public function that nobody can document")]
+
 use anyhow::Context as _;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};

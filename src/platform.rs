@@ -122,20 +122,7 @@ impl FileStamp {
     }
 }
 
-#[cfg(test)]
-impl FileStamp {
-    /// As if its status had last changed then.
-    pub(crate) fn changed_ago(self, age: Duration) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Self { status_changed: i128::try_from((now - age).as_nanos()).unwrap(), ..self }
-    }
-
-    pub(crate) fn modified(self) -> Option<SystemTime> {
-        Some(UNIX_EPOCH + Duration::from_nanos(u64::try_from(self.modified).ok()?))
-    }
-}
-
-/// How many mappings a process may have (`vm.max_map_count`, proc_sys_vm(5)); nothing if that is not known.
+/// How many mappings a process may have (`vm.max_map_count`, `proc_sys_vm(5)`); nothing if that is not known.
 #[cfg(target_os = "linux")]
 pub fn mappings_max() -> Option<usize> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()

@@ -9,9 +9,10 @@ fn app(folder: &Path, loaded: u32, names: &[&str]) -> String {
     let hello = std::fs::read(guest("hello")).unwrap();
     let mut toml = format!("name = \"test\"\n[host]\nloaded-functions = {loaded}\n");
     for name in names {
+        use std::fmt::Write as _;
         let section = [&[0, name.len() as u8 + 2, 1, b'n'][..], name.as_bytes()].concat();
         std::fs::write(folder.join(format!("{name}.wasm")), [&hello[..], &section[..]].concat()).unwrap();
-        toml += &format!("[functions.{name}]\ncomponent = \"{name}.wasm\"\nroutes = [\"/{name}\"]\n");
+        writeln!(toml, "[functions.{name}]\ncomponent = \"{name}.wasm\"\nroutes = [\"/{name}\"]").unwrap();
     }
     toml
 }
