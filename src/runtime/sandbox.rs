@@ -69,7 +69,9 @@ impl Sandbox {
             let state = context.data_mut();
             state.limiter.meter().check_running()?;
             state.alive.note_epoch();
-            Ok(UpdateDeadline::Yield(1))
+            // Not `Yield`, which only queues the task again: a runtime looks for what clients sent when it has nothing queued,
+            // or after some sixty turns, which for guests that compute would be as many milliseconds.
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
         Self { store, _permit: permit }
     }
