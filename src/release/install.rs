@@ -47,8 +47,8 @@ pub trait Progress {
     fn compiling(&self, function: &FunctionSpec, done: usize, total: usize);
 }
 
-/// Mappings that one function's code takes, and a few to spare.
-const MAPPINGS_EACH: usize = 5;
+/// Mappings that one function's code takes: three, as seen in /proc/PID/maps, and one to spare.
+const MAPPINGS_EACH: usize = 4;
 
 /// Makes a release of `manifest`.
 pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
@@ -61,7 +61,7 @@ pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, 
     let memory_bytes_max = manifest.functions.iter().map(|spec| spec.limits.memory_bytes).max().unwrap_or_default();
     let engines = Arc::new(Engines::new(manifest.host.concurrency, memory_bytes_max, &needs)?);
     let code = CodeLoader::new(Arc::clone(&engines), compilers, artifacts.clone()).map_err(InstallError::Link)?;
-    let residents = Residents::new(code, compiled.len(), loaded_max(manifest, compiled.len()));
+    let residents = Residents::new(code, compiled.len(), loaded_max(manifest, &engines, compiled.len()));
     let loader = Loader::new(residents, HostGate::new(manifest.host.concurrency));
     let (functions, more) = load_all(manifest, &loader, &compiled);
     errors.extend(more);
@@ -74,10 +74,10 @@ pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, 
 
 /// How many functions have their code mapped at once. The system bounds mappings, and a process that has none left fails
 /// in ways that nobody can mend, so a part of them is left for everything else.
-fn loaded_max(manifest: &Manifest, functions: usize) -> usize {
+fn loaded_max(manifest: &Manifest, engines: &Engines, functions: usize) -> usize {
     let wanted = manifest.host.loaded_functions as usize;
     let Some(mappings) = platform::mappings_max() else { return wanted };
-    let possible = (mappings - mappings / 5) / MAPPINGS_EACH;
+    let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_EACH;
     if wanted.min(functions) > possible {
         tracing::warn!(
             "the code of {possible} functions at the most is kept mapped, for the system allows {mappings} mappings \

@@ -30,8 +30,13 @@ const MEMORIES_MAX: u32 = 16;
 const TABLES_MAX: u32 = 64;
 /// The most bytes of bookkeeping for one component, its core instances included; 1 MiB is too little for .NET.
 const INSTANCE_BYTES_MAX: usize = 4 << 20;
-/// Stacks for each sandbox: in 0.3, each task that waits in a synchronous call has its own. Address space alone.
-const STACKS_EACH: u32 = 16;
+/// Stacks for each sandbox: in 0.3, each task that waits in a synchronous call has its own. Elsewhere there is one, and
+/// one to spare. Each takes two mappings, whether it is used or not, and the system bounds those of a process.
+const STACKS_EACH: u32 = 2;
+const STACKS_EACH_CONCURRENT: u32 = 4;
+/// Mappings of one sandbox's memories, as seen in /proc/PID/maps, and of a stack: itself, and its guard.
+const MAPPINGS_OF_MEMORY: usize = 4;
+const MAPPINGS_OF_STACK: usize = 2;
 /// The most elements of a table at its start.
 pub(super) const TABLE_ELEMENTS_MAX: u64 = 1_000_000;
 /// Elements of a table, if no component needs more.
@@ -118,6 +123,7 @@ pub struct Engines {
     clock: Clock,
     streams: Arc<Streams>,
     allocation: Allocation,
+    mappings: usize,
 }
 
 /// Where sandboxes get their memory from.
@@ -148,7 +154,8 @@ impl Engines {
     pub fn new(concurrency: u32, memory_bytes_max: u64, needs: &[(Kind, Needs)]) -> Result<Self, EngineError> {
         let pool = |concurrent: bool, scan| {
             let of_this_engine = needs.iter().filter(|(kind, _)| (*kind == Kind::Http03) == concurrent);
-            Pool::fitting(concurrency, memory_bytes_max, of_this_engine.map(|(_, needs)| *needs), scan)
+            let stacks_each = if concurrent { STACKS_EACH_CONCURRENT } else { STACKS_EACH };
+            Pool::fitting(concurrency, memory_bytes_max, stacks_each, of_this_engine.map(|(_, needs)| *needs), scan)
         };
         let pooled = |scan| {
             let engine = |concurrent| {
@@ -181,7 +188,8 @@ impl Engines {
             }
         };
         let clock = Clock::start(vec![plain.clone(), concurrent.clone()]);
-        Ok(Self { plain, concurrent, clock, streams: Arc::default(), allocation })
+        let mappings = pool(false, false).mappings() + pool(true, false).mappings();
+        Ok(Self { plain, concurrent, clock, streams: Arc::default(), allocation, mappings })
     }
 
     pub(super) fn engine(&self, kind: Kind) -> &Engine {
@@ -212,6 +220,11 @@ impl Engines {
     /// Whether sandboxes are cleared in a way that has become unsafe since the start: pages could be swapped out now.
     pub fn clearing_is_unsafe(&self) -> bool {
         self.allocation == Allocation::PoolScanned && platform::swap_possible()
+    }
+
+    /// Mappings that sandboxes take of those that the system lets a process have.
+    pub fn mappings(&self) -> usize {
+        self.mappings
     }
 
     /// Where sandboxes get their memory from.
@@ -245,11 +258,18 @@ struct Pool {
     memories: u32,
     tables: u32,
     table_elements: u64,
+    stacks_each: u32,
     scan: bool,
 }
 
 impl Pool {
-    fn fitting(concurrency: u32, memory_bytes_max: u64, needs: impl Iterator<Item = Needs>, scan: bool) -> Self {
+    fn fitting(
+        concurrency: u32,
+        memory_bytes_max: u64,
+        stacks_each: u32,
+        needs: impl Iterator<Item = Needs>,
+        scan: bool,
+    ) -> Self {
         let least = Self {
             // An engine that no function runs on still needs a pool, and not a large one.
             concurrency: 1,
@@ -257,6 +277,7 @@ impl Pool {
             memories: 1,
             tables: 1,
             table_elements: TABLE_ELEMENTS_MIN,
+            stacks_each,
             scan,
         };
         needs.fold(least, |pool, needs| Self {
@@ -268,13 +289,19 @@ impl Pool {
         })
     }
 
+    /// Mappings that it takes at the most, once every slot was used.
+    fn mappings(&self) -> usize {
+        let each = self.memories as usize * MAPPINGS_OF_MEMORY + self.stacks_each as usize * MAPPINGS_OF_STACK;
+        self.concurrency as usize * each
+    }
+
     fn configuration(&self) -> PoolingAllocationConfig {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(self.concurrency)
             .total_core_instances(self.concurrency.saturating_mul(CORE_INSTANCES_MAX))
             .total_memories(self.concurrency.saturating_mul(self.memories))
             .total_tables(self.concurrency.saturating_mul(self.tables))
-            .total_stacks(self.concurrency.saturating_mul(STACKS_EACH))
+            .total_stacks(self.concurrency.saturating_mul(self.stacks_each))
             .max_core_instances_per_component(CORE_INSTANCES_MAX)
             .max_memories_per_component(self.memories)
             .max_tables_per_component(self.tables)
@@ -426,8 +453,8 @@ mod tests {
     fn a_pool_holds_the_neediest_component() {
         let small = Needs { memories: 1, memory_bytes: 1, tables: 1, table_elements: 10 };
         let wide = Needs { memories: 2, memory_bytes: 1, tables: 4, table_elements: 50_000 };
-        let pool = Pool::fitting(10, 1 << 20, [small, wide].into_iter(), false);
+        let pool = Pool::fitting(10, 1 << 20, 2, [small, wide].into_iter(), false);
         assert_eq!((pool.concurrency, pool.memories, pool.tables, pool.table_elements), (10, 2, 4, 50_000));
-        assert_eq!(Pool::fitting(10, 1 << 20, std::iter::empty(), false).concurrency, 1);
+        assert_eq!(Pool::fitting(10, 1 << 20, 2, std::iter::empty(), false).concurrency, 1);
     }
 }

@@ -17,28 +17,30 @@ pub struct Summary {
 }
 
 /// One function's.
+#[derive(Default)]
 struct Totals {
     requests: u64,
     errors: u64,
-    cold_start_nanos: Histogram<u64>,
-    handler_nanos: Histogram<u64>,
-    cpu_nanos: Histogram<u64>,
+    /// From the first request on that had a sandbox: of many functions, most are never called.
+    times: Option<Box<Times>>,
     memory_peak_bytes: u64,
 }
 
-impl Totals {
-    fn new() -> Option<Self> {
-        let histogram = || Histogram::new(DIGITS).ok();
-        Some(Self {
-            requests: 0,
-            errors: 0,
-            cold_start_nanos: histogram()?,
-            handler_nanos: histogram()?,
-            cpu_nanos: histogram()?,
-            memory_peak_bytes: 0,
-        })
-    }
+/// Nanoseconds of the requests that had a sandbox.
+struct Times {
+    cold_start: Histogram<u64>,
+    handler: Histogram<u64>,
+    cpu: Histogram<u64>,
+}
 
+impl Times {
+    fn new() -> Option<Box<Self>> {
+        let histogram = || Histogram::new(DIGITS).ok();
+        Some(Box::new(Self { cold_start: histogram()?, handler: histogram()?, cpu: histogram()? }))
+    }
+}
+
+impl Totals {
     fn add(&mut self, receipt: &Receipt) {
         self.requests += 1;
         // A client that goes away is no error of the function, and neither is the host's own end.
@@ -46,11 +48,14 @@ impl Totals {
             self.errors += 1;
         }
         // A request that was refused has no cold start to speak of.
-        if !receipt.phases.cold_start().is_zero() {
+        if !receipt.phases.cold_start().is_zero()
+            && let Some(times) = self.times.take().or_else(Times::new)
+        {
+            let times = self.times.insert(times);
             for (histogram, duration) in [
-                (&mut self.cold_start_nanos, receipt.phases.cold_start()),
-                (&mut self.handler_nanos, receipt.phases.handler),
-                (&mut self.cpu_nanos, receipt.cpu),
+                (&mut times.cold_start, receipt.phases.cold_start()),
+                (&mut times.handler, receipt.phases.handler),
+                (&mut times.cpu, receipt.cpu),
             ] {
                 // It grows with what it is given, and fails beyond 2^63.
                 let _ = histogram.record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
@@ -63,7 +68,7 @@ impl Totals {
 impl Summary {
     /// For these functions, in this order.
     pub fn new(names: impl Iterator<Item = Name>) -> Self {
-        let functions = names.filter_map(|name| Some((name, Mutex::new(Totals::new()?)))).collect();
+        let functions = names.map(|name| (name, Mutex::default())).collect();
         Self { functions, unrouted: Mutex::new(0) }
     }
 
@@ -88,15 +93,19 @@ impl fmt::Display for Summary {
             let totals = lock(totals);
             let at = |histogram: &Histogram<u64>, quantile| show(histogram.value_at_quantile(quantile));
             let pair = |histogram: &Histogram<u64>| format!("{}/{}", at(histogram, 0.5), at(histogram, 0.99));
-            let cold = format!("{}/{}", pair(&totals.cold_start_nanos), show(totals.cold_start_nanos.max()));
+            let (cold, handler, cpu) = totals.times.as_ref().map_or_else(
+                || ("-/-/-".to_owned(), "-/-".to_owned(), "-/-".to_owned()),
+                |times| {
+                    let cold = format!("{}/{}", pair(&times.cold_start), show(times.cold_start.max()));
+                    (cold, pair(&times.handler), pair(&times.cpu))
+                },
+            );
             writeln!(
                 f,
-                "{:width$} {:>9} {:>7}  {cold:>26}  {:>17}  {:>17} {:>9}",
+                "{:width$} {:>9} {:>7}  {cold:>26}  {handler:>17}  {cpu:>17} {:>9}",
                 name.as_str(),
                 totals.requests,
                 totals.errors,
-                pair(&totals.handler_nanos),
-                pair(&totals.cpu_nanos),
                 show_memory(totals.memory_peak_bytes),
             )?;
         }
