@@ -28,7 +28,7 @@ class Build:
         if self.allowed:
             make()
         if not path.exists():
-            raise Failure(f"{path.relative_to(CACHE.parent.parent)} is not there; run without --no-build")
+            raise Failure(f"{path.name} is not at {path.parent}; run without --no-build")
         return path
 
 
@@ -36,8 +36,14 @@ class Build:
 PROFILES = ("dist", "release")
 
 
+# Builds of the host that were there before: their names, and their files.
+OTHERS = {}
+
+
 @functools.cache
 def host(build, profile="dist"):
+    if profile in OTHERS:
+        return build.made(OTHERS[profile], lambda: None)
     command = ["cargo", "build", "--profile", profile, "--locked", "--bin", "fnhost"]
     return build.made(TARGET / profile / "fnhost", lambda: run(command))
 

@@ -101,6 +101,14 @@ PAIRS = [
 ]
 
 
+def add_other_build(program):
+    """Another build of fnhost, to be compared with this one: what a change did."""
+    builds.OTHERS["against"] = program
+    for key in ("0.2", "0.3"):
+        CONTENDERS.append(Contender(f"against-{key}", "fnhost", f"as fnhost-{key}, of another build", key, profile="against"))
+        PAIRS.append(Pair(f"fnhost-{key}", f"against-{key}"))
+
+
 def select(names):
     """The contenders of these names, in the order of the list; all of them for no name."""
     unknown = set(names) - {contender.name for contender in CONTENDERS}
@@ -123,7 +131,7 @@ def enter(contenders, build):
     """Builds all they need. All functions of one build of fnhost are served by one process, every other contender has its
     own."""
     hosts = {}
-    for profile in builds.PROFILES:
+    for profile in (*builds.PROFILES, *builds.OTHERS):
         ours = {each.component: component(build, each.component)
                 for each in contenders if each.kind == "fnhost" and each.profile == profile}
         if ours:
