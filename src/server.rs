@@ -13,6 +13,7 @@ use crate::manifest::HostConfig;
 use crate::receipt::Receipt;
 use crate::release::Release;
 use crate::release::live::Live;
+use crate::runtime::response::Remains;
 use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use summary::Summary;
@@ -209,7 +210,6 @@ struct Ends {
 }
 
 /// What is known of a connection besides its bytes. One for all its requests.
-#[derive(Debug)]
 struct Peer {
     ends: Ends,
     socket: SocketView,
@@ -219,8 +219,16 @@ struct Peer {
     http2: AtomicBool,
     /// Told of a response that is over its time and that the client does not read.
     stalled: Arc<Notify>,
-    /// Requests whose answer has been handed to the connection, and which are over once that is on its way.
-    finished: Mutex<Vec<Finished>>,
+    late: Mutex<Late>,
+}
+
+/// What is done when answers are on their way.
+#[derive(Default)]
+struct Late {
+    /// Receipts to be written.
+    finished: Vec<Finished>,
+    /// Sandboxes to be taken apart.
+    remains: Vec<Remains>,
 }
 
 impl Peer {
@@ -232,7 +240,7 @@ impl Peer {
             answering: AtomicUsize::new(0),
             http2: AtomicBool::new(false),
             stalled: Arc::default(),
-            finished: Mutex::default(),
+            late: Mutex::default(),
         }
     }
 
@@ -255,25 +263,32 @@ impl Peer {
         self.answering.load(Ordering::Relaxed) > 0
     }
 
-    /// Ends a request when its last bytes are on their way: nobody should wait for a receipt to be written, or for a
-    /// sandbox to be taken apart.
+    /// Writes a receipt when the last bytes of the answer are on their way: nobody should wait for it.
     fn finish(&self, finished: Finished) {
         // Over HTTP/1.1 all of a request happens in the task of its connection, which looks here each time it has
         // written. Streams of HTTP/2 have tasks of their own, behind whose end the connection may sleep for long.
         if self.is_http2() {
             return finished.end();
         }
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
+        self.late().finished.push(finished);
     }
 
-    /// Ends those requests whose answers are on their way.
-    fn end_finished(&self) {
-        loop {
-            // Not under the lock: taking a sandbox apart takes its time.
-            let next = self.finished.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(finished) = next else { return };
-            finished.end();
+    /// Takes a sandbox apart, likewise; never later than that, whether the client reads or not.
+    fn take_apart(&self, remains: Remains) {
+        if !self.is_http2() {
+            self.late().remains.push(remains);
         }
+    }
+
+    fn end_late(&self) {
+        // Not under the lock: taking a sandbox apart takes its time.
+        let late = std::mem::take(&mut *self.late());
+        late.finished.into_iter().for_each(Finished::end);
+        drop(late.remains);
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -282,7 +297,7 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
     let builder = connection_builder(header_timeout);
     let socket = Socket::new(stream, Arc::clone(&host.turns));
     let peer = Arc::new(Peer::new(socket.view(), ends));
-    let _last = EndsFinished(Arc::clone(&peer));
+    let _last = EndsLate(Arc::clone(&peer));
     let service = service_fn(|request| {
         peer.note_request(request.version());
         let (host, peer) = (Arc::clone(&host), Arc::clone(&peer));
@@ -333,11 +348,11 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
 }
 
 /// Ends what was answered, however its connection ends.
-struct EndsFinished(Arc<Peer>);
+struct EndsLate(Arc<Peer>);
 
-impl Drop for EndsFinished {
+impl Drop for EndsLate {
     fn drop(&mut self) {
-        self.0.end_finished();
+        self.0.end_late();
     }
 }
 
@@ -346,14 +361,18 @@ impl Drop for EndsFinished {
 fn poll_connection<C: Future>(connection: Pin<&mut C>, peer: &Peer, cx: &mut Context<'_>) -> Poll<C::Output> {
     let polled = connection.poll(cx);
     if !peer.socket.answer_waits_alone() || polled.is_ready() {
-        peer.end_finished();
+        peer.end_late();
+    }
+    if peer.socket.take_refused() {
+        cx.waker().wake_by_ref();
     }
     polled
 }
 
 /// Ready when it is time to look at a client that waits for an answer; its timer is set when one first has to wait.
 fn poll_look(peer: &Peer, look: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
-    if !peer.is_answering() {
+    // An answer that is about to be written needs no timer.
+    if !peer.is_answering() || peer.socket.answer_waits_alone() {
         *look = None;
         return Poll::Pending;
     }

@@ -8,7 +8,7 @@ mod report;
 
 use super::ManifestArgs;
 use super::progress::Waiting;
-use crate::manifest::{RoutePattern, Segment};
+use crate::manifest::{HostPattern, RoutePattern, Segment};
 use crate::names::RequestId;
 use crate::release::{Release, install};
 use crate::runtime::invoke::Call;
@@ -29,6 +29,9 @@ use std::time::Instant;
 
 /// Requests before those that count: code is read in, slots of the pool are mapped.
 const WARM_UP: u64 = 100;
+
+/// Requests after which streams that are gone are forgotten, as a host does several times a second.
+const SWEEP_EVERY: u64 = 1000;
 
 /// The arguments of `bench`.
 #[derive(Debug, Args)]
@@ -72,7 +75,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         bail!("there is no function `{}`; there are {}", args.name, known.join(", "));
     }
     let waiting = Waiting::new();
-    let release = install::install(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
+    let release = install::install_part(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
     drop(waiting);
     let plan = Arc::new(Plan::new(args, release)?);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
@@ -107,6 +110,9 @@ async fn work(plan: Arc<Plan>, left: Arc<AtomicU64>) -> anyhow::Result<Report> {
             Ok(sample) => report.add(&sample),
             Err(error) => report.add_failure(&error),
         }
+        if report.answered() % SWEEP_EVERY == 0 {
+            plan.release.engines.sweep();
+        }
         // A guest that never waits would keep its thread for itself.
         tokio::task::yield_now().await;
     }
@@ -129,13 +135,17 @@ impl Plan {
             (None, Some(pattern)) => example_path(pattern)?,
             (None, None) => bail!("{} has no route; say what to ask for with --path", args.name),
         };
-        let authority = Authority::from_static("localhost");
+        let authority = match first.and_then(|pattern| pattern.host.as_ref()) {
+            None => Authority::from_static("localhost"),
+            Some(HostPattern::Exact(name)) => name.parse()?,
+            Some(HostPattern::AnyLabelOf(name)) => format!("x.{name}").parse()?,
+        };
         let uri = Uri::builder().scheme("http").authority(authority.clone()).path_and_query(path).build()?;
         let body = match &args.body {
             Some(file) => std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
             None => Vec::new(),
         };
-        let mut request = Request::builder().method(method).uri(uri).header(HOST, "localhost");
+        let mut request = Request::builder().method(method).uri(uri).header(HOST, authority.as_str());
         if args.body.is_some() {
             request = request.header(CONTENT_LENGTH, body.len());
         }

@@ -127,7 +127,7 @@ struct Waiting {
 
 impl Lines {
     /// The line of a receipt. There is one for each request, so it is made without the subscriber, whose lines cost some
-    /// microseconds each; it looks as if the subscriber had made it.
+    /// microseconds each; it looks like those, but for colours in its fields.
     fn write_receipt(&self, receipt: &Receipt, format: Format, colours: bool) {
         LINE.with_borrow_mut(|(line, second)| {
             line.clear();

@@ -16,7 +16,7 @@ use crate::runtime::function::{Function, FunctionError, FunctionSettings, Loader
 use crate::runtime::gate::HostGate;
 use crate::storage::artifacts::{ArtifactError, ArtifactKey, Artifacts, Digest256};
 use crate::storage::index::{Index, Known};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -49,14 +49,24 @@ pub trait Progress {
 
 /// Mappings that one function's code takes: three, as seen in /proc/PID/maps, and one to spare.
 const MAPPINGS_EACH: usize = 4;
+/// Functions whose code is kept mapped, whatever the system allows.
+const LOADED_MIN: usize = 64;
 
-/// Makes a release of `manifest`.
+/// Makes a release of `manifest`, all of the app: what the state folder has for other functions is theirs no more.
 pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
+    install_with(manifest, progress, true)
+}
+
+/// Makes a release of a part of an app, and leaves what the state folder has for the others.
+pub fn install_part(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
+    install_with(manifest, progress, false)
+}
+
+fn install_with(manifest: &Manifest, progress: &dyn Progress, whole: bool) -> Result<Release, InstallError> {
     let artifacts = Artifacts::open(&manifest.host.state)?;
     let mut index = Index::open(&manifest.host.state);
     let compilers = Compilers::new()?;
-    let (compiled, mut errors) = compile_all(manifest, &artifacts, &mut index, &compilers, progress)?;
-    index.save(compiled.iter().map(|(spec, _)| spec.component.clone()));
+    let CompiledAll { compiled, mut errors, read } = compile_all(manifest, &artifacts, &index, &compilers, progress)?;
     let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, source)| (source.kind, source.needs)).collect();
     let memory_bytes_max = manifest.functions.iter().map(|spec| spec.limits.memory_bytes).max().unwrap_or_default();
     let engines = Arc::new(Engines::new(manifest.host.concurrency, memory_bytes_max, &needs)?);
@@ -68,7 +78,14 @@ pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, 
     if !errors.is_empty() {
         return Err(InstallError::Refused(manifest.errors_at(errors)));
     }
-    artifacts.prune(compiled.iter().map(|(_, source)| &source.key));
+    if whole {
+        // Noted only now: what is noted has been compiled, linked and fitted.
+        for (component, stamp, known) in read {
+            index.note(&component, stamp, known);
+        }
+        index.save(compiled.iter().map(|(spec, _)| spec.component.clone()));
+        artifacts.prune(compiled.iter().map(|(_, source)| &source.key));
+    }
     Ok(Release { routes: route_table(manifest, &functions), functions, engines })
 }
 
@@ -78,27 +95,38 @@ fn loaded_max(manifest: &Manifest, engines: &Engines, functions: usize) -> usize
     let wanted = manifest.host.loaded_functions as usize;
     let Some(mappings) = platform::mappings_max() else { return wanted };
     let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_EACH;
+    // What sandboxes may take is the most that they ever would, so a few functions always have room.
+    let possible = possible.max(LOADED_MIN);
     if wanted.min(functions) > possible {
         tracing::warn!(
             "the code of {possible} functions at the most is kept mapped, for the system allows {mappings} mappings \
              (vm.max_map_count)",
         );
     }
-    wanted.min(possible).max(1)
+    wanted.min(possible)
 }
 
 /// What came of some functions, and what is wrong with the others.
 type Partly<T> = (Vec<T>, Vec<Diagnostic>);
 
+/// What came of the components, beside what is wrong with them.
+struct CompiledAll<'m> {
+    compiled: Vec<(&'m FunctionSpec, CodeSource)>,
+    errors: Vec<Diagnostic>,
+    /// Files that were read, and what they were found to be.
+    read: Vec<(PathBuf, FileStamp, Known)>,
+}
+
 fn compile_all<'m>(
     manifest: &'m Manifest,
     artifacts: &Artifacts,
-    index: &mut Index,
+    index: &Index,
     compilers: &Compilers,
     progress: &dyn Progress,
-) -> Result<Partly<(&'m FunctionSpec, CodeSource)>, InstallError> {
+) -> Result<CompiledAll<'m>, InstallError> {
     let mut compiled = Vec::with_capacity(manifest.functions.len());
     let mut errors = Vec::new();
+    let mut read = Vec::new();
     for (done, spec) in manifest.functions.iter().enumerate() {
         if let Some(known) = known_source(&spec.component, artifacts, index, compilers) {
             compiled.push((spec, known));
@@ -106,10 +134,11 @@ fn compile_all<'m>(
         }
         let notify = || progress.compiling(spec, done, manifest.functions.len());
         let stamp = std::fs::metadata(&spec.component).ok().and_then(|metadata| FileStamp::of(&metadata));
+        let stamp = stamp.filter(Index::is_settled);
         match compile_one(spec, artifacts, compilers, notify) {
             Ok(source) => {
                 if let Some(stamp) = stamp {
-                    index.note(&spec.component, stamp, known(&source));
+                    read.push((spec.component.clone(), stamp, known(&source)));
                 }
                 compiled.push((spec, source));
             }
@@ -117,7 +146,7 @@ fn compile_all<'m>(
             Err(CompileError::State(error)) => return Err(error.into()),
         }
     }
-    Ok((compiled, errors))
+    Ok(CompiledAll { compiled, errors, read })
 }
 
 /// What a component that has not changed was found to be, if it was compiled as well.
@@ -126,7 +155,7 @@ fn known_source(component: &Path, artifacts: &Artifacts, index: &Index, compiler
     let kind = Kind::from_name(&known.kind)?;
     let key = ArtifactKey { component: known.component, kind: kind.as_str(), engine: compilers.compatibility(kind) };
     let needs = Needs::from_line(&known.note)?;
-    artifacts.has(&key).then(|| CodeSource { component: component.to_owned(), key, kind, needs })
+    artifacts.has(&key).then(|| CodeSource { component: component.to_owned(), key, kind, needs, linked: true })
 }
 
 fn known(source: &CodeSource) -> Known {
@@ -153,7 +182,7 @@ fn compile_one(
     let kind = component.kind;
     let key =
         ArtifactKey { component: Digest256::of(&bytes), kind: kind.as_str(), engine: compilers.compatibility(kind) };
-    let source = |needs| CodeSource { component: spec.component.clone(), key: key.clone(), kind, needs };
+    let source = |needs| CodeSource { component: spec.component.clone(), key: key.clone(), kind, needs, linked: false };
     if let Some(found) = artifacts.find(&key)
         && let Some(needs) = Needs::from_line(&found.note)
     {

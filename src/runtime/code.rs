@@ -42,6 +42,8 @@ pub struct CodeSource {
     pub kind: Kind,
     /// What each of its sandboxes needs.
     pub needs: Needs,
+    /// Whether it is known to link and to fit.
+    pub linked: bool,
 }
 
 /// Compiles `component`: the machine code and what it needs of the pool.
@@ -143,13 +145,13 @@ pub(super) struct CodeCell {
     /// Nanoseconds from the start of its [`Residents`] to its last use.
     last_used: AtomicU64,
     /// Held by whoever loads it, so that a burst of first calls loads it once.
-    loading: tokio::sync::Mutex<()>,
+    loading: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl CodeCell {
     pub(super) fn new(source: CodeSource) -> Arc<Self> {
         let (code, last_used) = (ArcSwapOption::empty(), AtomicU64::new(0));
-        Arc::new(Self { source, code, last_used, loading: tokio::sync::Mutex::new(()) })
+        Arc::new(Self { source, code, last_used, loading: Arc::default() })
     }
 
     pub(super) fn source(&self) -> &CodeSource {
@@ -191,14 +193,20 @@ impl Residents {
         if let Some(code) = cell.code.load_full() {
             return Ok(code);
         }
-        let _loading = cell.loading.lock().await;
-        if let Some(code) = cell.code.load_full() {
-            return Ok(code);
-        }
+        // Whoever asked first may go away: the lock stays with the loading, and the next one finds what it made.
+        let loading = Arc::clone(&cell.loading).lock_owned().await;
         let (residents, wanted) = (Arc::clone(self), Arc::clone(cell));
         // It reads a file, and may have to compile.
-        let loading = tokio::task::spawn_blocking(move || residents.load(&wanted));
+        let loading = tokio::task::spawn_blocking(move || {
+            let _loading = loading;
+            wanted.code.load_full().map_or_else(|| residents.load(&wanted), Ok)
+        });
         loading.await.unwrap_or_else(|error| Err(FunctionError::Load(error.to_string())))
+    }
+
+    /// Finds out whether the code of `source` links and fits, without keeping it.
+    pub(super) fn check(&self, source: &CodeSource) -> Result<(), FunctionError> {
+        self.loader.load(source).map(drop)
     }
 
     /// Loads the code of `cell`, now. What was used least recently makes room.

@@ -114,6 +114,9 @@ impl Loader {
         let cell = CodeCell::new(source);
         if self.residents.holds_all() {
             self.residents.load(&cell)?;
+        } else if !cell.source().linked {
+            // No request should be the first to find out.
+            self.residents.check(cell.source())?;
         }
         let engines = self.residents.engines();
         let limits = settings.limits;

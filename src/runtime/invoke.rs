@@ -94,6 +94,7 @@ where
     let code = function.code().await.map_err(|error| InvokeError::Host(error.to_string()))?;
     // Nothing, but on the first call of a function whose code is not kept mapped.
     let loading = meter.started().elapsed();
+    meter.set_loading(loading);
     let (parts, body) = request.into_parts();
     let upload = Upload::new(body, function.limits.request_body_bytes, Arc::clone(meter)).boxed_unsync();
     let log = GuestLog::new(function.name.clone(), call.request_id);

@@ -25,6 +25,8 @@ pub(super) struct Meter {
     poll_began_nanos: AtomicU64,
     /// Whether a poll is being counted.
     counting: AtomicBool,
+    /// What loading the function's code took: the host's time, not the guest's.
+    loading_nanos: AtomicU64,
     store_nanos: AtomicU64,
     instantiate_nanos: AtomicU64,
     memory_peak_bytes: AtomicU64,
@@ -84,6 +86,7 @@ impl Meter {
             cpu_nanos: AtomicU64::new(0),
             poll_began_nanos: AtomicU64::new(0),
             counting: AtomicBool::new(false),
+            loading_nanos: AtomicU64::new(0),
             store_nanos: AtomicU64::new(0),
             instantiate_nanos: AtomicU64::new(0),
             memory_peak_bytes: AtomicU64::new(0),
@@ -156,7 +159,8 @@ impl Meter {
         // than an honest slow client would need.
         let bytes = self.upload.bytes_read.load(Relaxed);
         let patience = self.body_timeout + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND_MIN);
-        let allowed = self.timeout? + self.upload.waited(self.started).min(patience);
+        let loading = Duration::from_nanos(self.loading_nanos.load(Relaxed));
+        let allowed = self.timeout? + loading + self.upload.waited(self.started).min(patience);
         Some(allowed.saturating_sub(self.started.elapsed()))
     }
 
@@ -170,6 +174,10 @@ impl Meter {
 
     pub(super) fn set_store(&self, took: Duration) {
         self.store_nanos.store(nanos(took), Relaxed);
+    }
+
+    pub(super) fn set_loading(&self, took: Duration) {
+        self.loading_nanos.store(nanos(took), Relaxed);
     }
 
     pub(super) fn store(&self) -> Duration {

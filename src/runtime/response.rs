@@ -37,8 +37,8 @@ pub struct GuestBody {
 enum BodyRest {
     /// More comes from here.
     Stream(Arc<Mutex<Stream>>),
-    /// Nothing; the guest has ended.
-    Ended(#[expect(dead_code, reason = "held to be dropped, later")] Guest),
+    /// Nothing; the guest has ended, and what is left of it may be taken apart at any time.
+    Ended(Option<Guest>),
 }
 
 /// What is left of a sandbox whose guest has ended. Dropping it takes the sandbox apart, which takes its time.
@@ -115,7 +115,7 @@ impl GuestBody {
         let mut stream = Stream { body, body_read, guest, ended: false, failed: None, waker: None, stalled };
         let ready = poll_fn(|cx| Poll::Ready(stream.take_ready(cx))).await?;
         if stream.ended && !stream.guest.is_running() {
-            return Ok(Self { ready, rest: BodyRest::Ended(stream.guest) });
+            return Ok(Self { ready, rest: BodyRest::Ended(Some(stream.guest)) });
         }
         let stream = Arc::new(Mutex::new(stream));
         lock(&streams.0).push(Arc::downgrade(&stream));
@@ -130,6 +130,14 @@ impl GuestBody {
     /// Why it was ended, if nobody has read that.
     pub fn failure(&self) -> Option<InvokeError> {
         self.stream().and_then(|stream| lock(stream).failed.take())
+    }
+
+    /// What is left of a guest that has ended; once.
+    pub fn take_remains(&mut self) -> Option<Remains> {
+        match &mut self.rest {
+            BodyRest::Stream(_) => None,
+            BodyRest::Ended(guest) => guest.take().map(|guest| Remains(BodyRest::Ended(Some(guest)))),
+        }
     }
 
     /// What the guest still has to do, which whoever drops it stops; or, if it has ended, what is left of it.

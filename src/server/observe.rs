@@ -11,7 +11,7 @@ use crate::release::Route;
 use crate::runtime::function::Function;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::invoke::Measure;
-use crate::runtime::response::{GuestBody, Remains, Rest};
+use crate::runtime::response::{GuestBody, Rest};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use std::sync::Arc;
@@ -102,6 +102,15 @@ impl Observation {
         });
     }
 
+    /// The guest has ended, whether its answer was read or not.
+    pub(super) fn guest_ended(&self, body: &mut GuestBody) {
+        if let Some(observed) = &self.0
+            && let Some(remains) = body.take_remains()
+        {
+            observed.peer.take_apart(remains);
+        }
+    }
+
     pub(super) fn add_bytes_out(&mut self, bytes: u64) {
         self.note(|observed| observed.bytes_out += bytes);
     }
@@ -147,7 +156,10 @@ impl Observation {
         };
         let tail = match body.into_tail(rest) {
             Ok(tail) => tail,
-            Err(remains) => return peer.finish(Finished { observed: self, ended_at: Instant::now(), remains }),
+            Err(remains) => {
+                peer.take_apart(remains);
+                return peer.finish(Finished { observed: self, ended_at: Instant::now() });
+            }
         };
         host.tasks.spawn(async move {
             match tail.finish().await {
@@ -201,23 +213,15 @@ impl Drop for Observation {
     }
 }
 
-/// A request that was answered well, before its receipt is written and its sandbox taken apart.
+/// A request that was answered well, before its receipt is written.
 pub(super) struct Finished {
     observed: Observation,
     ended_at: Instant,
-    remains: Remains,
 }
 
 impl Finished {
     pub(super) fn end(mut self) {
         self.observed.write_receipt(Outcome::Ok, self.ended_at);
-        drop(self.remains);
-    }
-}
-
-impl std::fmt::Debug for Finished {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Finished").field("ended_at", &self.ended_at).finish_non_exhaustive()
     }
 }
 

@@ -132,7 +132,9 @@ pub(super) fn answer(
     bodiless: bool,
     close: bool,
 ) -> Response<ResponseBody> {
-    let (mut parts, body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
+    // A client that does not read its answer must not hold a sandbox that nobody needs.
+    observed.guest_ended(&mut body);
     if parts.status.is_informational() {
         // 1xx belong to the connection: the client would go on waiting, or take it for another protocol.
         let error = InvokeError::GuestError(format!("the guest answered with the status {}", parts.status.as_u16()));

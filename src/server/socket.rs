@@ -35,16 +35,26 @@ pub(super) struct Socket {
     asked: bool,
     /// How many answers had waited when this one's last did.
     given_last: u64,
-    /// Whether an answer waits, and no other connection has had one since the last of this.
-    waits_alone: Arc<AtomicBool>,
+    /// Whether an answer waits for others to have had their turn.
+    waits: bool,
+    signs: Arc<Signs>,
     turns: Arc<Turns>,
+}
+
+/// What a socket lets its connection know.
+#[derive(Debug, Default)]
+struct Signs {
+    /// An answer waits, and no other connection has had one since the last of this.
+    waits_alone: AtomicBool,
+    /// A read was put off, and was not tried again since.
+    refused: AtomicBool,
 }
 
 /// A look at a socket, which does not keep it open. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct SocketView {
     stream: Weak<Mutex<TcpStream>>,
-    waits_alone: Arc<AtomicBool>,
+    signs: Arc<Signs>,
 }
 
 impl Socket {
@@ -53,11 +63,18 @@ impl Socket {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        Self { stream: Arc::new(Mutex::new(stream)), asked: false, given_last: 0, waits_alone: Arc::default(), turns }
+        Self {
+            stream: Arc::new(Mutex::new(stream)),
+            asked: false,
+            given_last: 0,
+            waits: false,
+            signs: Arc::default(),
+            turns,
+        }
     }
 
     pub(super) fn view(&self) -> SocketView {
-        SocketView { stream: Arc::downgrade(&self.stream), waits_alone: Arc::clone(&self.waits_alone) }
+        SocketView { stream: Arc::downgrade(&self.stream), signs: Arc::clone(&self.signs) }
     }
 
     fn stream(&self) -> MutexGuard<'_, TcpStream> {
@@ -72,7 +89,12 @@ fn lock(stream: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
 impl SocketView {
     /// Whether an answer is ready and not yet written, on the one connection that is busy.
     pub(super) fn answer_waits_alone(&self) -> bool {
-        self.waits_alone.load(Ordering::Relaxed)
+        self.signs.waits_alone.load(Ordering::Relaxed)
+    }
+
+    /// Whether a read was put off, and whoever reads has to be woken.
+    pub(super) fn take_refused(&self) -> bool {
+        self.signs.refused.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the client has closed its end, though there may be bytes of it that were not read yet: a connection that
@@ -93,6 +115,11 @@ impl SocketView {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The answer first: a client that has sent all it has and closed its half would look as if it had left.
+        self.signs.refused.store(self.waits, Ordering::Relaxed);
+        if self.waits {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut *self.stream()).poll_read(cx, buffer);
         self.asked |= buffer.filled().len() > before;
@@ -115,10 +142,13 @@ impl AsyncWrite for Socket {
             cx.waker().wake_by_ref();
             let given = self.turns.given.fetch_add(1, Ordering::Relaxed);
             let alone = given == std::mem::replace(&mut self.given_last, given + 1);
-            self.waits_alone.store(alone, Ordering::Relaxed);
+            self.signs.waits_alone.store(alone, Ordering::Relaxed);
+            self.waits = true;
             return Poll::Pending;
         }
-        self.waits_alone.store(false, Ordering::Relaxed);
+        if std::mem::take(&mut self.waits) {
+            self.signs.waits_alone.store(false, Ordering::Relaxed);
+        }
         Pin::new(&mut *self.stream()).poll_write_vectored(cx, parts)
     }
 

@@ -55,11 +55,15 @@ impl Index {
         (entry.stamp == stamp).then_some(&entry.known)
     }
 
-    /// Notes what `component` is: `stamp` was taken before it was read.
+    /// Whether a file of this stamp, taken now, has been as it is for long enough to be noted.
+    pub fn is_settled(stamp: &FileStamp) -> bool {
+        stamp.age().is_some_and(|age| age >= SETTLED_AFTER)
+    }
+
+    /// Notes what `component` is. Its `stamp` was taken, and was settled then, before it was read.
     pub fn note(&mut self, component: &Path, stamp: FileStamp, known: Known) {
-        let settled = stamp.age().is_some_and(|age| age >= SETTLED_AFTER);
         // A path that is no Unicode has no place in JSON; its file is read each time.
-        if settled && component.to_str().is_some() {
+        if component.to_str().is_some() {
             self.entries.insert(component.to_owned(), Entry { stamp, known });
             self.changed = true;
         }
@@ -101,15 +105,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_just_changed_is_not_noted() {
+    fn a_file_that_just_changed_is_not_settled() {
         let state = tempfile::tempdir().unwrap();
         let file = state.path().join("a.wasm");
         std::fs::write(&file, b"component").unwrap();
-        let mut index = Index::open(state.path());
-        index.note(&file, stamp_of(&file), known());
-        assert!(index.entries.is_empty());
+        assert!(!Index::is_settled(&stamp_of(&file)));
         // Older than the build of this test.
         let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+        assert!(Index::is_settled(&stamp_of(&old)));
+        let mut index = Index::open(state.path());
         index.note(&old, stamp_of(&old), known());
         assert_eq!(index.find(&old), Some(&known()));
     }

@@ -87,6 +87,27 @@ fn a_function_that_fails_is_one_line_and_exit_code_1() {
 }
 
 #[test]
+fn the_compiled_code_of_other_functions_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    app(folder.path());
+    assert!(fnhost(folder.path()).arg("check").status().unwrap().success());
+    let compiled = || {
+        let files = std::fs::read_dir(folder.path().join(".fnhost/compiled")).unwrap();
+        files.map(|file| file.unwrap().path()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = compiled();
+    assert_eq!(before.len(), 6);
+    // Old enough to be removed, were they nobody's.
+    let past = std::time::SystemTime::now() - std::time::Duration::from_hours(24 * 30);
+    for file in &before {
+        let times = std::fs::FileTimes::new().set_modified(past);
+        std::fs::File::options().write(true).open(file).unwrap().set_times(times).unwrap();
+    }
+    stdout(&bench(folder.path(), &["hello", "-n", "10"]));
+    assert_eq!(compiled(), before);
+}
+
+#[test]
 fn a_function_that_is_not_there_is_one_line_with_those_that_are() {
     let folder = tempfile::tempdir().unwrap();
     app(folder.path());
@@ -94,6 +115,17 @@ fn a_function_that_is_not_there_is_one_line_with_those_that_are() {
     assert_eq!(ended.status.code(), Some(1));
     let stderr = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(stderr, "error: there is no function `helo`; there are hello, misbehave, echo\n");
+}
+
+#[test]
+fn a_route_with_a_host_is_asked_at_that_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let toml = format!(
+        "name = \"test\"\n[functions.hello]\ncomponent = \"{}\"\nroutes = [\"GET *.example.com/hello\"]\n",
+        guest("hello").display()
+    );
+    std::fs::write(folder.path().join("functions.toml"), toml).unwrap();
+    assert!(stdout(&bench(folder.path(), &["hello", "-n", "10"])).starts_with("hello: 10 requests"));
 }
 
 #[test]

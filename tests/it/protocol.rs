@@ -63,6 +63,45 @@ async fn http_2_streams_are_cut_and_left_alone() {
     }
 }
 
+/// A client that gives its streams no window reads not a byte. Its guests have ended all the same.
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_no_sandbox_of_a_guest_that_has_ended() {
+    let host = TestHost::of_guest("hello", "limits = { concurrency = 1, queue-wait = \"30s\" }");
+    let stream = tokio::net::TcpStream::connect(host.address()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::task::spawn(connection);
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let request = http::Request::get("http://two.example/x").body(Empty::<Bytes>::new()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        unread.push(response.into_body());
+    }
+    host.get("/x").await.assert_ok("Hello, world!\n");
+}
+
+#[tokio::test]
+async fn requests_in_one_packet_are_answered_in_their_order() {
+    let host = TestHost::with(
+        "name = \"test\"\n[functions.hello]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/hello/{name}\"]\n",
+    );
+    let mut stream = TcpStream::connect(host.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let requests = (0..50).map(|n| format!("GET /hello/{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect::<Vec<_>>().concat();
+    let last = "GET /hello/last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(format!("{requests}{last}").as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let said: Vec<&str> = answers.lines().filter(|line| line.starts_with("Hello, ")).collect();
+    let expected: Vec<String> =
+        (0..50).map(|n| n.to_string()).chain(["last".to_owned()]).map(|name| format!("Hello, {name}!")).collect();
+    assert_eq!(said, expected);
+}
+
 #[tokio::test]
 async fn a_guest_sees_the_request_as_it_was_asked() {
     let host = TestHost::with(

@@ -1,6 +1,6 @@
 //! An app with more functions than the host keeps mapped: code is loaded on the first call, and goes when others need room.
 
-use crate::support::{TestHost, guest};
+use crate::support::{TestHost, component_of_wat, fnhost, guest};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,5 +88,31 @@ async fn a_burst_of_first_calls_is_answered() {
     }
     while let Some(call) = calls.join_next().await {
         call.unwrap();
+    }
+}
+
+#[test]
+fn what_does_not_link_is_refused_though_it_is_not_mapped() {
+    let folder = tempfile::tempdir().unwrap();
+    component_of_wat(
+        folder.path(),
+        "far",
+        "(component
+            (import \"acme:teleport/beam@1.0.0\" (instance (export \"up\" (func))))
+            (core module $main (func (export \"run\") (result i32) i32.const 0))
+            (core instance $main (instantiate $main))
+            (func $run (result (result)) (canon lift (core func $main \"run\")))
+            (instance $exported (export \"run\" (func $run)))
+            (export \"wasi:cli/run@0.2.0\" (instance $exported)))",
+    );
+    let toml = app(folder.path(), 1, &["a", "b"]);
+    let far = "[functions.far]\ncomponent = \"far.wasm\"\nroutes = [\"/far\"]\n";
+    std::fs::write(folder.path().join("functions.toml"), format!("{toml}{far}")).unwrap();
+    // The second time, it is compiled already.
+    for _ in 0..2 {
+        let ended = fnhost(folder.path()).arg("check").output().unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("acme:teleport/beam@1.0.0"), "{stderr}");
     }
 }
