@@ -17,7 +17,7 @@
 //!                                  the connection: polled until the head is there, then by the response body
 //!      <-> capability::*           plain impls on the sandbox
 //!   respond::answer / failure      the one place where an outcome becomes a status
-//!   Observation::end               receipt -> log, the table on exit
+//!   Observation::end               receipt -> log, the table on exit; then the sandbox is taken apart
 //! ```
 
 // Floor 0: words.
@@ -41,7 +41,7 @@ pub mod release;
 
 // Floor 5, the same releases on many nodes, is not built yet.
 
-// Floor 6: the only floor that names axum.
+// Floor 6: HTTP, on hyper; the only floor that may name axum.
 pub mod server;
 
 // Floor 7: what a developer's machine needs.

@@ -1,4 +1,4 @@
-//! HTTP: the only floor that names axum.
+//! HTTP, on hyper.
 //!
 //! Owns the listener, the connections and their end. What happens to a request is in `ingress`.
 
