@@ -140,6 +140,19 @@ pub fn show_size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// A measured time with three digits and its unit.
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+pub fn show_nanos(nanos: u64) -> String {
+    let (value, unit) = match nanos {
+        0..1000 => return format!("{nanos}ns"),
+        1000..1_000_000 => (nanos as f64 / 1e3, "us"),
+        1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
+        _ => (nanos as f64 / 1e9, "s"),
+    };
+    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.decimals$}{unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! The table that `up` prints on exit: what each function has done, by percentiles, not by means.
 
+use crate::limits::show_nanos;
 use crate::names::Name;
 use crate::receipt::{Outcome, Receipt};
 use hdrhistogram::Histogram;
@@ -120,17 +121,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A time with three digits and its unit.
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn show(nanos: u64) -> String {
-    let (value, unit) = match nanos {
-        0 => return "-".to_owned(),
-        1..1_000_000 => (nanos as f64 / 1e3, "us"),
-        1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
-        _ => (nanos as f64 / 1e9, "s"),
-    };
-    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.decimals$}{unit}")
+    if nanos == 0 { "-".to_owned() } else { show_nanos(nanos) }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]

@@ -1,6 +1,7 @@
 //! The percentiles of each phase, drawn: one row a phase, on a logarithmic scale.
 
-use super::report::{Report, show};
+use super::report::Report;
+use crate::limits::show_nanos;
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 860.0;
@@ -35,7 +36,7 @@ pub(super) fn svg(report: &Report) -> String {
              <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#666666\">{}</text>",
             height - 34.0,
             height - 16.0,
-            show(10_u64.saturating_pow(power)),
+            show_nanos(10_u64.saturating_pow(power)),
         );
     }
     let mut y = TOP + ROW / 2.0;
@@ -57,7 +58,7 @@ pub(super) fn svg(report: &Report) -> String {
             x(median),
             x(thin) + 10.0,
             y + 4.0,
-            show(median),
+            show_nanos(median),
         );
         y += ROW;
     }

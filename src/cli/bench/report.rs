@@ -1,6 +1,6 @@
 //! What `bench` found out: percentiles of each phase, as a table with a histogram, and as JSON.
 
-use crate::limits::show_size;
+use crate::limits::{show_nanos, show_size};
 use crate::runtime::probe::Sample;
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
@@ -128,7 +128,7 @@ impl Report {
         for (name, histogram) in self.measures() {
             let _ = write!(text, "{name:12}");
             for (_, quantile) in QUANTILES {
-                let _ = write!(text, "{:>10}", show(histogram.value_at_quantile(quantile)));
+                let _ = write!(text, "{:>10}", show_nanos(histogram.value_at_quantile(quantile)));
             }
             text.push('\n');
         }
@@ -156,7 +156,7 @@ impl Report {
         let most = buckets.iter().map(|(_, count)| *count).max().unwrap_or(1);
         for (until, count) in buckets {
             let width = usize::try_from((count * BAR_WIDTH).div_ceil(most)).unwrap_or(0);
-            let _ = writeln!(text, "{:>12} {count:>9} {}", format!("< {}", show(until + 1)), "#".repeat(width));
+            let _ = writeln!(text, "{:>12} {count:>9} {}", format!("< {}", show_nanos(until + 1)), "#".repeat(width));
         }
     }
 
@@ -181,17 +181,4 @@ impl Report {
         });
         format!("{report:#}\n")
     }
-}
-
-/// A time with three digits and its unit.
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-pub(super) fn show(nanos: u64) -> String {
-    let (value, unit) = match nanos {
-        0..1000 => return format!("{nanos} ns"),
-        1000..1_000_000 => (nanos as f64 / 1e3, "us"),
-        1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
-        _ => (nanos as f64 / 1e9, "s"),
-    };
-    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
-    format!("{value:.decimals$} {unit}")
 }
