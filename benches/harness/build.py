@@ -32,9 +32,12 @@ class Build:
         return path
 
 
-# As binaries are published, and as `cargo run --release` and `cargo install` build: the latter is how the peers are built.
+# As binaries are published, and as `cargo run --release` and `cargo install` build.
 PROFILES = ("dist", "release")
-
+WASMTIME_CONFIG = {
+    "release": (),
+    "dist": ('profile.release.lto="fat"', "profile.release.codegen-units=1"),
+}
 
 # Builds of the host that were there before: their names, and their files.
 OTHERS = {}
@@ -55,17 +58,22 @@ def floor(build):
     return build.made(TARGET / "dist/examples/floor", lambda: run(command))
 
 
+def wasmtime_root(profile):
+    return CACHE / ("wasmtime" if profile == "release" else f"wasmtime-{profile}")
+
+
 @functools.cache
-def wasmtime(build):
-    root = CACHE / "wasmtime"
+def wasmtime(build, profile="release"):
+    """`wasmtime-cli` as `cargo install` builds it, or with what our profile `dist` changes of that."""
+    root = wasmtime_root(profile)
     program = root / "bin/wasmtime"
 
     def install():
         if program.exists() and f" {WASMTIME_VERSION}" in version_of([program, "--version"]):
             return
-        say(f"building wasmtime-cli {WASMTIME_VERSION}, which takes a while")
+        say(f"building wasmtime-cli {WASMTIME_VERSION} by the profile {profile}, which takes a while")
         run(["cargo", "install", "--locked", "--version", WASMTIME_VERSION, "wasmtime-cli", "--force",
-             "--root", root, "--target-dir", CACHE / "build"])
+             "--root", root, "--target-dir", CACHE / "build", *(f"--config={each}" for each in WASMTIME_CONFIG[profile])])
 
     return build.made(program, install)
 

@@ -40,7 +40,11 @@ class Contender:
     what: str
     component: str = ""     # a key of COMPONENTS
     options: tuple = ()     # of `wasmtime serve`, beyond what the component cannot do without
-    profile: str = "dist"   # that fnhost was built by
+    profile: str = ""       # of cargo, if not the one that it is published or installed by
+
+    @property
+    def built_by(self):
+        return self.profile or {"fnhost": "dist", "wasmtime": "release"}.get(self.kind, "")
 
     @property
     def panel(self):
@@ -54,14 +58,20 @@ CONTENDERS = [
     Contender("fnhost-0.3", "fnhost", "crate wasip3, fresh sandbox", "0.3"),
     Contender("fnhost-wstd", "fnhost", "crate wstd, fresh sandbox", "wstd"),
     Contender("fnhost-wstd-axum", "fnhost", "crate wstd-axum, fresh sandbox", "wstd-axum"),
-    Contender("fnhost-0.2-release", "fnhost", "as fnhost-0.2, built without link-time optimisation, as the peers are",
+    Contender("fnhost-0.2-release", "fnhost", "as fnhost-0.2, built without link-time optimisation",
               "0.2", profile="release"),
-    Contender("fnhost-0.3-release", "fnhost", "as fnhost-0.3, built without link-time optimisation, as the peers are",
+    Contender("fnhost-0.3-release", "fnhost", "as fnhost-0.3, built without link-time optimisation",
               "0.3", profile="release"),
     Contender("wasmtime-0.2", "wasmtime", "as it comes: fresh instance", "0.2"),
     Contender("wasmtime-0.2-tuned", "wasmtime", "tuned by hand: fresh instance", "0.2", TUNED),
     Contender("wasmtime-0.3", "wasmtime", "as it comes: an instance serves 128 requests", "0.3"),
     Contender("wasmtime-0.3-noreuse", "wasmtime", "fresh instance", "0.3", ("--max-instance-reuse-count", "1")),
+    Contender("wasmtime-0.2-lto", "wasmtime", "as wasmtime-0.2, built with link-time optimisation", "0.2", profile="dist"),
+    Contender("wasmtime-0.2-tuned-lto", "wasmtime", "as wasmtime-0.2-tuned, built with link-time optimisation", "0.2", TUNED,
+              profile="dist"),
+    Contender("wasmtime-0.3-lto", "wasmtime", "as wasmtime-0.3, built with link-time optimisation", "0.3", profile="dist"),
+    Contender("wasmtime-0.3-noreuse-lto", "wasmtime", "as wasmtime-0.3-noreuse, built with link-time optimisation", "0.3",
+              ("--max-instance-reuse-count", "1"), profile="dist"),
     Contender("wasmtime-wstd", "wasmtime", "as it comes: fresh instance", "wstd"),
     Contender("workerd", "workerd", "JavaScript, one warm isolate"),
     Contender("fnhost-js", "fnhost", "componentize-js, fresh sandbox", "js"),
@@ -90,6 +100,11 @@ PAIRS = [
     Pair("fnhost-0.2", "axum", 0.25),
     Pair("fnhost-0.3", "wasmtime-0.3-noreuse", 3.5),
     Pair("fnhost-0.3", "wasmtime-0.3", 1.0),
+    Pair("fnhost-0.2", "wasmtime-0.2-lto"),
+    Pair("fnhost-0.2", "wasmtime-0.2-tuned-lto"),
+    Pair("fnhost-0.2", "wasmtime-0.3-lto"),
+    Pair("fnhost-0.3", "wasmtime-0.3-noreuse-lto"),
+    Pair("fnhost-0.3", "wasmtime-0.3-lto"),
     Pair("fnhost-0.2-release", "wasmtime-0.2"),
     Pair("fnhost-0.2-release", "wasmtime-0.2-tuned"),
     Pair("fnhost-0.3-release", "wasmtime-0.3-noreuse"),
@@ -133,12 +148,12 @@ def enter(contenders, build):
     hosts = {}
     for profile in (*builds.PROFILES, *builds.OTHERS):
         ours = {each.component: component(build, each.component)
-                for each in contenders if each.kind == "fnhost" and each.profile == profile}
+                for each in contenders if each.kind == "fnhost" and each.built_by == profile}
         if ours:
             hosts[profile] = fnhost(build, "fnhost" if profile == "dist" else f"fnhost-{profile}", ours, profile)
     entries = []
     for each in contenders:
-        launch = {"fnhost": lambda each: hosts[each.profile], "axum": lambda _: floor(build), "workerd": lambda _: workerd(build),
+        launch = {"fnhost": lambda each: hosts[each.built_by], "axum": lambda _: floor(build), "workerd": lambda _: workerd(build),
                   "wasmtime": lambda each: wasmtime(build, each)}[each.kind](each)
         entries.append(Entry(each, launch, route(each.component) if each.kind == "fnhost" else "/"))
     return entries
@@ -185,7 +200,7 @@ def floor_of(build, name, toml):
 
 def wasmtime(build, contender):
     # `-S cli`: even a component that only says hello imports wasi:cli, by its standard library.
-    command = (builds.wasmtime(build), "serve", "-S", "cli", "--addr", "127.0.0.1:0", *contender.options,
+    command = (builds.wasmtime(build, contender.built_by), "serve", "-S", "cli", "--addr", "127.0.0.1:0", *contender.options,
                component(build, contender.component))
     return Launch(contender.name, command, {"http": r"Serving HTTP on http://127\.0\.0\.1:(\d+)/"})
 

@@ -8,7 +8,7 @@ import re
 import tomllib
 
 from harness import build as builds
-from harness.project import CACHE, PROJECT, output_of
+from harness.project import PROJECT, output_of
 
 
 def machine():
@@ -29,7 +29,7 @@ def versions():
     found = {"fnhost": commit()}
     for crate in ("axum", "hyper", "wasmtime"):
         found[f"{crate}, in fnhost" if crate == "wasmtime" else crate] = crate_version(PROJECT / "Cargo.lock", crate)
-    wasmtime = CACHE / "wasmtime/bin/wasmtime"
+    wasmtime = builds.wasmtime_root("release") / "bin/wasmtime"
     if wasmtime.exists():
         found["wasmtime"] = builds.version_of([wasmtime, "--version"]).removeprefix("wasmtime ")
     found.update(npm_versions())
