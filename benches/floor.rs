@@ -11,7 +11,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
 use fnhost::manifest::{FunctionSpec, Manifest};
-use fnhost::release::install::{self, Progress};
+use fnhost::release::deploy::Deployments;
+use fnhost::release::install::Progress;
 use fnhost::server::{self, Host};
 use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,6 +20,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,7 +39,8 @@ fn main() -> anyhow::Result<()> {
     let manifest = Manifest::read(Path::new(&file)).map_err(|error| anyhow::Error::msg(error.to_string()))?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let release = install::install(&manifest, &Quiet).map_err(|error| anyhow::Error::msg(error.to_string()))?;
+        let deployments = Arc::new(Deployments::open(&manifest.host)?);
+        deployments.deploy_file(&manifest, &Quiet)?;
         let listener = server::listen(server::bind(free)?)?;
         println!("listening on http://{}", listener.local_addr()?);
         let floor = server::listen(server::bind(free)?)?;
@@ -47,7 +50,7 @@ fn main() -> anyhow::Result<()> {
         let stop = async move {
             terminate.recv().await;
         };
-        server::serve(Host::new(release, manifest.host.clone(), None), listener, stop).await;
+        server::serve(Host::new(deployments, manifest.host.clone(), None), listener, stop).await;
         Ok(())
     })
 }

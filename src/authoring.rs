@@ -1,3 +1,4 @@
-//! What happens on a developer's machine before anything is installed.
+//! What a developer's machine needs: building guests, and seeing that files have changed.
 
 pub mod build;
+pub mod watch;

@@ -5,9 +5,16 @@
 mod bench;
 mod build;
 mod check;
+mod client;
+mod deploy;
+mod handover;
 mod logging;
 mod progress;
+mod releases;
+mod reload;
+mod rollout;
 mod routes;
+mod table;
 mod up;
 
 use crate::manifest::{Manifest, ManifestError};
@@ -34,6 +41,18 @@ enum Command {
     Check(check::CheckArgs),
     /// List the routes, with the kinds and limits of their functions.
     Routes(ManifestArgs),
+    /// Build the app here, and have a host serve it.
+    Deploy(deploy::DeployArgs),
+    /// Give the canary all requests.
+    Promote(rollout::PromoteArgs),
+    /// Go back: from the canary to the live release, or from that to an earlier one.
+    Rollback(rollout::RollbackArgs),
+    /// Take an app away from a host.
+    Remove(rollout::RemoveArgs),
+    /// List the releases of an app on a host.
+    Releases(releases::ReleasesArgs),
+    /// Show how a host is, and what it serves.
+    Status(releases::StatusArgs),
     /// Measure a function: what each phase of a request to it takes, without the network.
     Bench(bench::BenchArgs),
 }
@@ -77,6 +96,12 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Routes(args) => routes::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Promote(args) => rollout::promote(&args),
+        Command::Rollback(args) => rollout::rollback(&args),
+        Command::Remove(args) => rollout::remove(&args),
+        Command::Releases(args) => releases::releases(&args),
+        Command::Status(args) => releases::status(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

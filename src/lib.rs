@@ -11,7 +11,7 @@
 //! ```text
 //! server::ingress::handle          one flat function: every branch is here, helpers do not decide
 //!   Observation::begin             request id, the clock
-//!   live.current().routes.find     host, method, path -> function, parameters | 404 | 405
+//!   live.current().find            host, method, path -> function, parameters | 404 | 405; a lot, where there is a canary
 //!   function.gate.enter            Permit | refused (503 + Retry-After)
 //!   runtime::invoke                Sandbox::new -> instantiate -> call; the guest is driven by the task that serves
 //!                                  the connection: polled until the head is there, then by the response body
@@ -21,6 +21,7 @@
 //! ```
 
 // Floor 0: words.
+pub mod api;
 pub mod grants;
 pub mod limits;
 pub mod names;
@@ -41,7 +42,7 @@ pub mod release;
 
 // Floor 5, the same releases on many nodes, is not built yet.
 
-// Floor 6: HTTP, on hyper; the only floor that may name axum.
+// Floor 6: HTTP, on hyper, and the admin API; the only floor that names axum.
 pub mod server;
 
 // Floor 7: what a developer's machine needs.

@@ -3,6 +3,7 @@
 //! Owns the defaults and the ceilings of every limit, and the units of times and sizes. Enforcing them is the work of
 //! `runtime` (time, CPU, memory, calls out) and of its gate (concurrency, queue).
 
+use std::fmt;
 use std::time::Duration;
 
 /// What one function may use. Every request is held to all of it.
@@ -50,6 +51,8 @@ pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
 pub const MEMORY_BYTES_MIN: u64 = 64 << 10;
 /// The largest upload that can be allowed.
 pub const BODY_BYTES_MAX: u64 = 1 << 40;
+/// The largest component that can be allowed.
+pub const COMPONENT_BYTES_MAX: u64 = 512 << 20;
 /// The largest count that can be written for concurrency, queues, connections and calls.
 pub const COUNT_MAX: u32 = 1_000_000;
 
@@ -61,7 +64,7 @@ pub enum UnitError {
     Malformed {
         /// What stood there.
         written: String,
-        /// `time` or `size`.
+        /// `time`, `size` or `share`.
         what: &'static str,
     },
     /// A limit of nothing would refuse every request.
@@ -108,6 +111,43 @@ pub fn parse_size(text: &str, ceiling: u64) -> Result<u64, UnitError> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the ceiling")]
     let bytes = bytes as u64;
     if bytes == 0 { Err(UnitError::Zero) } else { Ok(bytes) }
+}
+
+/// A part of all requests, in parts of a million; more than none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    /// All of them.
+    pub const ALL: Self = Self(Self::PARTS);
+    /// What there are of them in all.
+    pub const PARTS: u32 = 1_000_000;
+
+    /// So many parts; nothing for none, and for more than there are.
+    pub fn of_parts(parts: u32) -> Option<Self> {
+        (1..=Self::PARTS).contains(&parts).then_some(Self(parts))
+    }
+
+    /// Parts of a million.
+    pub fn parts(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", f64::from(self.0) / 1e4)
+    }
+}
+
+/// Reads a share such as `10%` or `0.5%`; more than nothing, at most `100%`, to a ten-thousandth of a percent.
+pub fn parse_share(text: &str) -> Result<Share, UnitError> {
+    let parts = (parse_amount(text, &[("%", 1e4)], "share")?).round();
+    if parts > f64::from(Share::PARTS) {
+        return Err(UnitError::TooLarge { written: text.to_owned(), ceiling: Share::ALL.to_string() });
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a million")]
+    Share::of_parts(parts as u32).ok_or(UnitError::Zero)
 }
 
 fn parse_amount(text: &str, units: &[(&str, f64)], what: &'static str) -> Result<f64, UnitError> {
@@ -171,6 +211,19 @@ mod tests {
         assert!(matches!(parse_duration("169h"), Err(UnitError::TooLarge { .. })));
         assert_eq!(show_duration(Duration::from_millis(1500)), "1500ms");
         assert_eq!(show_duration(Duration::from_mins(1)), "1m");
+    }
+
+    #[test]
+    fn shares_are_read_and_shown() {
+        for (text, parts) in [("10%", 100_000), ("0.5 %", 5_000), ("100%", 1_000_000), ("0.0001%", 1)] {
+            assert_eq!(parse_share(text).map(Share::parts), Ok(parts), "{text}");
+        }
+        for bad in ["", "10", "0.1", "%", "-1%", "ten%"] {
+            assert!(matches!(parse_share(bad), Err(UnitError::Malformed { .. })), "{bad}");
+        }
+        assert_eq!(parse_share("0%"), Err(UnitError::Zero));
+        assert!(matches!(parse_share("101%"), Err(UnitError::TooLarge { .. })));
+        assert_eq!(parse_share("2.5%").map(|share| share.to_string()), Ok("2.5%".to_owned()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub use diagnostic::Diagnostic;
 pub use pattern::{HostPattern, PatternError, RoutePattern, Segment};
 
 use crate::grants::OutboundGrants;
-use crate::limits::Limits;
+use crate::limits::{Limits, Share};
 use crate::names::Name;
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The most bytes of a functions.toml: ten thousand functions fit several times.
-const FILE_BYTES_MAX: u64 = 32 << 20;
+pub const FILE_BYTES_MAX: u64 = 32 << 20;
 
 /// An app, as functions.toml describes it: names checked, paths resolved, defaults filled in.
 #[derive(Debug, Clone)]
@@ -34,15 +34,19 @@ pub struct Manifest {
     pub name: Name,
     /// How the host serves it.
     pub host: HostConfig,
+    /// How a release of it becomes live.
+    pub release: ReleaseConfig,
     /// Its functions, in the order of the file.
     pub functions: Vec<FunctionSpec>,
 }
 
 /// `[host]`: how the host serves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostConfig {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where the admin API listens, if it does; port 0 takes a free one.
+    pub admin: Option<SocketAddr>,
     /// Where the host keeps what outlives it.
     pub state: PathBuf,
     /// Sandboxes alive at once, all functions together.
@@ -59,12 +63,17 @@ pub struct HostConfig {
     pub shutdown_grace: Duration,
     /// Whether responses carry `Server-Timing`.
     pub server_timing: bool,
+    /// Releases of each app that are kept, the live one and its canary besides.
+    pub keep_releases: u32,
+    /// The most bytes of a component that is deployed.
+    pub component_bytes_max: u64,
 }
 
 impl Default for HostConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
+            admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 3001))),
             state: PathBuf::from(".fnhost"),
             concurrency: 1000,
             loaded_functions: 10_000,
@@ -73,7 +82,48 @@ impl Default for HostConfig {
             body_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
             server_timing: true,
+            keep_releases: 20,
+            component_bytes_max: 64 << 20,
         }
+    }
+}
+
+/// `[release]`: how a release becomes live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseConfig {
+    /// Whether a client that met the canary meets it again.
+    pub sticky: Sticky,
+    /// What ends the canary by itself.
+    pub rollback_when: Option<RollbackWhen>,
+}
+
+/// By what clients are told apart, so that each sees one release only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sticky {
+    /// They are not: each request is decided by itself.
+    No,
+    /// By a cookie of the host's.
+    Cookie,
+    /// By the value of this header. Who has none never meets the canary.
+    Header(http::HeaderName),
+}
+
+/// When a canary ends by itself: when it does worse than these bounds, and the live release does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RollbackWhen {
+    /// The part of its answers that may be of status 500 and above, over what the live release has of them.
+    pub errors: Option<Share>,
+    /// The 99th percentile of its handlers' time.
+    pub handler_p99: Option<Duration>,
+    /// Over how long both are looked at.
+    pub window: Duration,
+    /// How many requests it must have had within the window.
+    pub requests: u32,
+}
+
+impl Default for RollbackWhen {
+    fn default() -> Self {
+        Self { errors: None, handler_p99: None, window: Duration::from_mins(1), requests: 100 }
     }
 }
 
@@ -148,21 +198,66 @@ impl fmt::Display for Report {
     }
 }
 
+/// What a functions.toml describes.
+#[derive(Debug)]
+pub enum Described {
+    /// An app, and how to host it.
+    App(Box<Manifest>),
+    /// How to host apps that come from elsewhere: a file with `[host]` alone.
+    Host(HostConfig),
+}
+
+impl Described {
+    /// Reads and checks the file at `path`. Relative paths in it start at its own folder.
+    pub fn read(path: &Path) -> Result<Self, ManifestError> {
+        let source = read_text(path)?;
+        let (file, errors) = file::read(&source);
+        if !(file.is_host_alone && errors.is_empty()) {
+            return Manifest::parse(path, source).map(|manifest| Self::App(Box::new(manifest)));
+        }
+        let mut errors = Vec::new();
+        let host = check::check_host(file.host, folder_of(path), &mut errors);
+        if errors.is_empty() {
+            Ok(Self::Host(host))
+        } else {
+            Err(ManifestError::Invalid(render(errors, path, &source)))
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+fn read_text(path: &Path) -> Result<String, ManifestError> {
+    let unreadable = |cause| ManifestError::Unreadable { path: path.to_owned(), cause };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > FILE_BYTES_MAX {
+        let cause = io::Error::other(format!("it has {size} bytes, and {FILE_BYTES_MAX} are allowed"));
+        return Err(unreadable(cause));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
 impl Manifest {
     /// Reads and checks the file at `path`. Relative paths in it start at its own folder.
     pub fn read(path: &Path) -> Result<Self, ManifestError> {
-        let unreadable = |cause| ManifestError::Unreadable { path: path.to_owned(), cause };
-        let size = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size > FILE_BYTES_MAX {
-            let cause = io::Error::other(format!("it has {size} bytes, and {FILE_BYTES_MAX} are allowed"));
-            return Err(unreadable(cause));
-        }
-        Self::parse(path, std::fs::read_to_string(path).map_err(unreadable)?)
+        Self::parse(path, read_text(path)?)
+    }
+
+    /// The text of the file.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Checks `source`, the text of the file at `path`.
     pub fn parse(path: &Path, source: String) -> Result<Self, ManifestError> {
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = folder_of(path);
         let (file, mut errors) = file::read(&source);
         // A file that could not be read as TOML has nothing to check.
         let checked = if errors.is_empty() || !file.functions.is_empty() || file.name.is_some() {
@@ -178,6 +273,7 @@ impl Manifest {
                 source,
                 name: checked.name,
                 host: checked.host,
+                release: checked.release,
                 functions: checked.functions,
             }),
             _ => Err(ManifestError::Invalid(render(errors, path, &source))),

@@ -134,6 +134,19 @@ pub fn mappings_max() -> Option<usize> {
     None
 }
 
+/// Has the calling thread run when others leave it the time: its nice value becomes the highest (setpriority(2), which is
+/// by thread on Linux).
+#[cfg(target_os = "linux")]
+pub fn yield_to_other_threads() {
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "the priority of a thread stays as it is");
+    }
+}
+
+/// Elsewhere that would be the whole process.
+#[cfg(not(target_os = "linux"))]
+pub fn yield_to_other_threads() {}
+
 /// Makes `folder` and those above it, and closes it to other users (mode 0700).
 pub fn create_private_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
@@ -147,14 +160,37 @@ pub fn create_private_folder(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)
 }
 
+/// 32 bytes that nobody can guess, from the system, as hex digits.
+pub fn random_hex() -> io::Result<String> {
+    use std::fmt::Write as _;
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
 /// Writes `bytes` to `path` so that a reader, or a crash at any moment, meets the old file or the new one, whole: to
 /// a temporary name in the same folder, synced, renamed, and the folder synced (rename(2), fsync(2)).
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, bytes, &mut std::fs::File::options())
+}
+
+/// The same, readable by its owner alone (mode 0600).
+pub fn write_privately(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = std::fs::File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    write_with(path, bytes, &mut options)
+}
+
+fn write_with(path: &Path, bytes: &[u8], options: &mut std::fs::OpenOptions) -> io::Result<()> {
     use std::io::Write as _;
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = folder.join(format!(".tmp-{:032x}", fastrand::u128(..)));
     let written = (|| {
-        let mut file = std::fs::File::create_new(&temporary)?;
+        let mut file = options.write(true).create_new(true).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

@@ -3,6 +3,7 @@
 //! Plain values that every floor above speaks: the phases, the outcome with its stable code, the kind of a component.
 
 mod line;
+pub mod totals;
 
 use crate::names::{Name, RequestId};
 use std::time::Duration;
@@ -125,6 +126,10 @@ impl Phases {
 pub struct Receipt {
     /// The host's name of the request.
     pub request_id: RequestId,
+    /// The app whose function answered; none where no route was found.
+    pub app: Option<Name>,
+    /// The number of its release.
+    pub release: Option<u64>,
     /// The function that answered; none where no route was found.
     pub function: Option<Name>,
     /// The kind of its component.

@@ -1,11 +1,14 @@
 //! Which functions answer, and how they come to.
 
+pub mod canary;
+pub mod deploy;
 pub mod install;
 pub mod live;
 pub mod routes;
 
-use crate::manifest::RoutePattern;
-use crate::names::strip_host_headers;
+use crate::manifest::{ReleaseConfig, RoutePattern};
+use crate::names::{Name, strip_host_headers};
+use crate::receipt::totals::FunctionTotals;
 use crate::runtime::engine::Engines;
 use crate::runtime::function::Function;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -14,22 +17,32 @@ use std::sync::Arc;
 
 const ROUTE_HEADER: HeaderName = HeaderName::from_static("fnhost-route");
 
-/// An immutable set of functions and routes. Built whole, beside whatever is live, and never changed.
+/// An immutable, numbered set of functions and routes of an app. Built whole, beside whatever is live, and never changed.
 pub struct Release {
+    /// Whose it is.
+    pub app: Name,
+    /// Its number; 0 for one that was not recorded, and will not be served.
+    pub number: u64,
+    /// How it becomes live.
+    pub config: ReleaseConfig,
     /// The functions, in the order of functions.toml.
     pub functions: Vec<Arc<Function>>,
     /// Who answers what.
-    pub routes: RouteTable<Route>,
+    pub routes: RouteTable<Arc<Route>>,
     /// What the functions run on; it lives as long as they do.
     pub engines: Arc<Engines>,
 }
 
 /// One route of a release.
 pub struct Route {
+    /// Whose it is.
+    pub app: Name,
+    /// The number of its release.
+    pub release: u64,
     /// Who answers.
     pub function: Arc<Function>,
-    /// Its place in [`Release::functions`].
-    pub function_index: usize,
+    /// What the function has done so far, in all its releases.
+    pub totals: Arc<FunctionTotals>,
     /// What functions.toml says.
     pub pattern: RoutePattern,
     /// The pattern as a header value.

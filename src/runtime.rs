@@ -13,6 +13,7 @@ pub mod guest;
 pub mod invoke;
 mod limiter;
 mod meter;
+pub mod pool;
 pub mod probe;
 pub mod response;
 mod sandbox;

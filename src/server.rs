@@ -2,6 +2,7 @@
 //!
 //! Owns the listener, the connections and their end. What happens to a request is in `ingress`.
 
+pub mod admin;
 mod ingress;
 mod observe;
 mod respond;
@@ -11,8 +12,7 @@ mod tasks;
 
 use crate::manifest::HostConfig;
 use crate::receipt::Receipt;
-use crate::release::Release;
-use crate::release::live::Live;
+use crate::release::deploy::Deployments;
 use crate::runtime::response::Remains;
 use http::Version;
 use hyper::service::service_fn;
@@ -50,6 +50,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the machine is asked whether it can swap now. Looked at again and again, because the way in which sandboxes
 /// are cleared was chosen at the start, and cannot be changed.
 const SWAP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often canaries are held against their bounds.
+const VERDICT_INTERVAL: Duration = Duration::from_millis(250);
 /// Bytes of one request's head, and streams of one HTTP/2 connection.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_MAX: u32 = 256;
@@ -57,9 +59,9 @@ const STREAMS_MAX: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
-/// A host that serves one live release.
+/// A host that serves what is deployed to it.
 pub struct Host {
-    live: Live,
+    deployments: Arc<Deployments>,
     observer: Observer,
     settings: HostConfig,
     tasks: Tasks,
@@ -75,14 +77,11 @@ pub struct Host {
 pub type ReceiptSink = Box<dyn Fn(&Receipt) + Send + Sync>;
 
 impl Host {
-    /// A host for `release`.
-    pub fn new(release: Release, settings: HostConfig, receipts: Option<ReceiptSink>) -> Arc<Self> {
-        let names = release.functions.iter().map(|function| function.name.clone());
-        let observer = Observer::new(Summary::new(names), settings.server_timing, receipts);
-        let live = Live::new(release);
+    /// A host for `deployments`.
+    pub fn new(deployments: Arc<Deployments>, settings: HostConfig, receipts: Option<ReceiptSink>) -> Arc<Self> {
         Arc::new(Self {
-            live,
-            observer,
+            deployments,
+            observer: Observer::new(settings.server_timing, receipts),
             settings,
             tasks: Tasks::default(),
             draining: AtomicBool::new(false),
@@ -93,8 +92,9 @@ impl Host {
     }
 
     /// What its functions have done so far.
-    pub fn summary(&self) -> &Summary {
-        &self.observer.summary
+    pub fn summary(&self) -> Summary {
+        let unrouted = self.observer.unrouted.load(Ordering::Relaxed);
+        Summary { functions: self.deployments.installer().totals(), unrouted }
     }
 }
 
@@ -188,15 +188,25 @@ fn accept_the_rest(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
 async fn sweep(host: Arc<Host>) {
     let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
     let mut looks = tokio::time::interval(SWAP_INTERVAL);
+    let mut verdicts = tokio::time::interval(VERDICT_INTERVAL);
+    let engines = || host.deployments.installer().engines();
     loop {
         tokio::select! {
             _ = sweeps.tick() => {
-                let release = host.live.current();
-                release.engines.sweep();
-                host.turns.guests_compute.store(release.engines.take_computed(), Ordering::Relaxed);
+                let mut guests_compute = false;
+                for engines in engines() {
+                    engines.sweep();
+                    guests_compute |= engines.take_computed();
+                }
+                host.turns.guests_compute.store(guests_compute, Ordering::Relaxed);
             }
-            _ = looks.tick() => if host.live.current().engines.clearing_is_unsafe() {
+            _ = looks.tick() => if engines().iter().any(|engines| engines.clearing_is_unsafe()) {
                 host.unsafe_to_go_on.notify_one();
+            },
+            _ = verdicts.tick() => if host.deployments.watches() {
+                let deployments = Arc::clone(&host.deployments);
+                // It writes to disk if a canary has to end.
+                let _ = tokio::task::spawn_blocking(move || deployments.judge()).await;
             },
         }
     }

@@ -1,4 +1,6 @@
 //! What the host keeps in its state folder. Knows nothing of wasm or HTTP.
 
 pub mod artifacts;
+pub mod components;
 pub mod index;
+pub mod releases;

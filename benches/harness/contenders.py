@@ -183,7 +183,7 @@ def fnhost(build, name, functions, profile="dist"):
 
 def host_of(build, name, toml, profile="dist"):
     """One host of an app."""
-    command = (builds.host(build, profile), "up", "-c", toml, "--no-build", "--listen", "127.0.0.1:0")
+    command = (builds.host(build, profile), "up", "-c", toml, "--no-build", "--listen", "127.0.0.1:0", "--admin", "off")
     # It has a line for each request to say; they are made and written, and not kept.
     return Launch(name, command, {"http": r"listening on http://127\.0\.0\.1:(\d+)\n"}, mute=True)
 

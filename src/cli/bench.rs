@@ -75,7 +75,7 @@ pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         bail!("there is no function `{}`; there are {}", args.name, known.join(", "));
     }
     let waiting = Waiting::new();
-    let release = install::install_part(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
+    let release = install::install(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
     drop(waiting);
     let plan = Arc::new(Plan::new(args, release)?);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {

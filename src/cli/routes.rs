@@ -1,6 +1,6 @@
 //! `fnhost routes`
 
-use super::ManifestArgs;
+use super::{ManifestArgs, table};
 use crate::limits::{Limits, show_duration, show_size};
 use crate::manifest::FunctionSpec;
 use crate::runtime::component;
@@ -21,13 +21,7 @@ pub(super) fn run(args: &ManifestArgs) -> anyhow::Result<()> {
             ]
         }));
     }
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let lines = rows.iter().map(|row| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
-    });
-    super::print(&lines.collect::<String>());
+    super::print(&table::render(&rows));
     Ok(())
 }
 

@@ -1,71 +1,267 @@
 //! `fnhost up`
 
+use super::handover::{self, Handed, Offer};
 use super::logging::{self, Format};
 use super::progress::Waiting;
-use super::{ManifestArgs, build};
+use super::reload::Reloader;
+use super::{DEFAULT_FILE, build};
+use crate::manifest::{Described, HostConfig, Manifest, ManifestError};
 use crate::platform;
-use crate::release::install;
-use crate::server::{self, Host};
-use anyhow::Context as _;
+use crate::release::deploy::Deployments;
+use crate::server::admin::{self, Admin, Token};
+use crate::server::{self, Host, Served};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 /// The arguments of `up`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag on the command line")]
 pub(super) struct UpArgs {
-    #[command(flatten)]
-    manifest: ManifestArgs,
+    /// The file that describes the app, or only how to host: `functions.toml` here, if there is one.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the host keeps what outlives it, in place of what functions.toml says. What was deployed there before is
+    /// served, with a functions.toml or without.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// Where to listen, in place of what functions.toml says; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Where the admin API listens, in place of what functions.toml says; `off` for nowhere.
+    #[arg(long, value_name = "ADDR", value_parser = admin_address)]
+    admin: Option<AdminAddress>,
+    /// Let the admin API listen where others can reach it, though it speaks no TLS.
+    #[arg(long)]
+    insecure_admin: bool,
     /// Serve what is built already.
     #[arg(long)]
     no_build: bool,
+    /// Serve changes of functions.toml and of components as they come; so it is on a terminal.
+    #[arg(long, overrides_with = "no_watch")]
+    watch: bool,
+    /// Serve changes only when told to, by SIGHUP.
+    #[arg(long)]
+    no_watch: bool,
+    /// Take the place of the host that serves from the same state folder, if there is one: its ports, and no connection is
+    /// refused. It finishes what it has begun, and ends.
+    #[arg(long)]
+    take_over: bool,
     /// How log lines look, on stderr. `FNHOST_LOG` sets what is logged, as in `FNHOST_LOG=warn,guest=info`.
     #[arg(long, value_enum, default_value = "text")]
     log: Format,
 }
 
-pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
-    let mut manifest = args.manifest.read()?;
-    if let Some(listen) = args.listen {
-        manifest.host.listen = listen;
+/// An address, or none.
+#[derive(Debug, Clone, Copy)]
+struct AdminAddress(Option<SocketAddr>);
+
+fn admin_address(text: &str) -> Result<AdminAddress, String> {
+    if text == "off" {
+        return Ok(AdminAddress(None));
     }
+    text.parse().map(|address| AdminAddress(Some(address))).map_err(|_| "an address and a port, or `off`".to_owned())
+}
+
+impl UpArgs {
+    /// What to serve, if there is a functions.toml, and how.
+    fn describe(&self) -> anyhow::Result<(Option<Manifest>, HostConfig)> {
+        let file = self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let (manifest, mut settings) = match Described::read(file) {
+            Ok(Described::App(manifest)) => {
+                let settings = manifest.host.clone();
+                (Some(*manifest), settings)
+            }
+            Ok(Described::Host(settings)) => (None, settings),
+            Err(ManifestError::Unreadable { cause, .. })
+                if cause.kind() == ErrorKind::NotFound && self.config.is_none() =>
+            {
+                ensure!(
+                    self.state.is_some(),
+                    "no functions.toml here; run fnhost in its folder, name it with -c FILE, or name a state folder with \
+                     --state DIR to serve what was deployed there",
+                );
+                (None, HostConfig::default())
+            }
+            Err(error) => bail!("{error}"),
+        };
+        settings.state = self.state.clone().unwrap_or(settings.state);
+        settings.listen = self.listen.unwrap_or(settings.listen);
+        settings.admin = self.admin.map_or(settings.admin, |admin| admin.0);
+        if let Some(admin) = settings.admin.filter(|admin| !admin.ip().is_loopback() && !self.insecure_admin) {
+            bail!(
+                "the admin API would listen on {admin}, where others can reach it, without TLS: put a proxy with TLS before \
+                 an address of this machine, or say --insecure-admin",
+            );
+        }
+        Ok((manifest, settings))
+    }
+
+    fn watches(&self) -> bool {
+        self.watch || (!self.no_watch && std::io::stderr().is_terminal())
+    }
+}
+
+pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
+    let (manifest, settings) = args.describe()?;
     let mut logging = logging::start(args.log)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let listen = manifest.host.listen;
         platform::raise_file_limit();
-        // The port first: to learn that it is taken, nobody should have to wait for a build.
-        let socket = server::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
-        if !args.no_build {
-            build::build_all(&manifest)?;
+        // The ports first: to learn that one is taken, nobody should have to wait for a build.
+        let taken = if args.take_over { handover::take_over(&settings.state)? } else { None };
+        let (predecessor, handed) = taken.unzip();
+        let ports = Ports::take(&settings, handed)?;
+        if let (Some(manifest), false) = (&manifest, args.no_build) {
+            build::build_all(manifest)?;
         }
-        let waiting = Waiting::new();
-        let release = install::install(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
-        drop(waiting);
-        tracing::info!(sandboxes = release.engines.allocation().as_str(), "installed {} functions", release.functions.len());
+        let deployments = Arc::new(Deployments::open(&settings)?);
+        install(&deployments, manifest.as_ref())?;
+        let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
         let stop = stop_signal()?;
-        let listener = server::listen(socket).with_context(|| format!("cannot listen on {listen}"))?;
-        announce(listener.local_addr()?);
-        let host = Host::new(release, manifest.host.clone(), logging.receipts.take());
-        let served = server::serve(std::sync::Arc::clone(&host), listener, stop).await;
-        if served.cut_off > 0 {
-            tracing::warn!(connections = served.cut_off, "the grace was over and not everything had finished");
+        let reloader = manifest.map(|manifest| Reloader::new(manifest, &deployments, args.watches())).transpose()?;
+        let Listening { http, admin } = ports.listen()?;
+        let address = http.local_addr()?;
+        announce("listening on", address);
+        let host = Host::new(Arc::clone(&deployments), settings.clone(), logging.receipts.take());
+        let mut sockets = vec![http.as_fd().try_clone_to_owned()?];
+        if let Some(admin) = &admin {
+            sockets.push(admin.as_fd().try_clone_to_owned()?);
         }
-        super::print(&host.summary().to_string());
-        anyhow::ensure!(
-            !served.unsafe_to_go_on,
-            "swap was turned on, and what one request wrote could have been read by the next; start again, and the host \
-             will clear its sandboxes in another way",
-        );
-        Ok(())
+        let offer = Offer::new(&deployments, sockets)?;
+        // What is in it stops when it is dropped.
+        let mut beside = JoinSet::new();
+        if let Some((listener, token)) = admin.zip(token) {
+            announce("admin on", listener.local_addr()?);
+            beside.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener));
+        }
+        if let Some(reloader) = reloader {
+            beside.spawn(reloader.run());
+        }
+        if let Some(predecessor) = predecessor {
+            predecessor.dismiss().context("the host that served before was not told to end")?;
+        }
+        tell_manager(NotifyState::Ready);
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = offer.taken() => {}
+            }
+            tell_manager(NotifyState::Stopping);
+        };
+        let served = server::serve(Arc::clone(&host), http, stop).await;
+        beside.shutdown().await;
+        conclude(&host, served)
     })
 }
 
-/// The first line on stdout: whoever started the host may be waiting for it. It can be called from here on.
-fn announce(address: SocketAddr) {
-    super::print(&format!("listening on http://{address}\n"));
+/// Has everything that is to be served ready: what the record has, and the app of functions.toml.
+fn install(deployments: &Deployments, manifest: Option<&Manifest>) -> anyhow::Result<()> {
+    let waiting = Waiting::new();
+    deployments.restore(manifest.map(|manifest| &manifest.name), &waiting)?;
+    if let Some(manifest) = manifest {
+        deployments.deploy_file(manifest, &waiting)?;
+    }
+    drop(waiting);
+    let serving = deployments.live().current();
+    let functions: usize = serving.apps().iter().map(|app| app.live.functions.len()).sum();
+    let engines = deployments.installer().engines();
+    let sandboxes = engines.first().map_or("none", |engines| engines.allocation().as_str());
+    tracing::info!(sandboxes, apps = serving.apps().len(), "installed {functions} functions");
+    Ok(())
+}
+
+fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
+    if served.cut_off > 0 {
+        tracing::warn!(connections = served.cut_off, "the grace was over and not everything had finished");
+    }
+    super::print(&host.summary().to_string());
+    ensure!(
+        !served.unsafe_to_go_on,
+        "swap was turned on, and what one request wrote could have been read by the next; start again, and the host will \
+         clear its sandboxes in another way",
+    );
+    Ok(())
+}
+
+/// Ports that are taken, and not answered yet.
+enum Ports {
+    /// By this process.
+    Own { http: TcpSocket, admin: Option<TcpSocket> },
+    /// By the host before, or by whoever started it, as systemd does (`sd_listen_fds(3)`): clients connect already, and
+    /// wait.
+    Inherited(Listening),
+}
+
+/// Where clients connect.
+struct Listening {
+    http: TcpListener,
+    admin: Option<TcpListener>,
+}
+
+impl Ports {
+    /// The sockets that were `handed` over by the host before, or by a service manager, HTTP first and then the admin API;
+    /// without any, what `settings` say.
+    fn take(settings: &HostConfig, handed: Option<Handed>) -> anyhow::Result<Self> {
+        let (http, admin) = if let Some(Handed { http, admin }) = handed {
+            (Some(http), admin)
+        } else {
+            let mut inherited = ListenFd::from_env();
+            let mut take =
+                |at| inherited.take_tcp_listener(at).context("what was handed over is no listening socket of TCP");
+            (take(0)?, take(1)?)
+        };
+        let usable = |socket: std::net::TcpListener| {
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket)
+        };
+        let bind = |address| server::bind(address).with_context(|| format!("cannot listen on {address}"));
+        let bind_admin = |address| {
+            server::bind(address).with_context(|| {
+                format!("cannot listen on {address} for the admin API (`admin` in [host], or --admin, says where; `off` for nowhere)")
+            })
+        };
+        if let Some(http) = http {
+            let admin = match (admin, settings.admin) {
+                (_, None) => None,
+                (Some(admin), _) => Some(usable(admin)?),
+                (None, Some(address)) => Some(server::listen(bind_admin(address)?)?),
+            };
+            return Ok(Self::Inherited(Listening { http: usable(http)?, admin }));
+        }
+        Ok(Self::Own { http: bind(settings.listen)?, admin: settings.admin.map(bind_admin).transpose()? })
+    }
+
+    /// From here on clients can connect.
+    fn listen(self) -> anyhow::Result<Listening> {
+        match self {
+            Self::Inherited(listening) => Ok(listening),
+            Self::Own { http, admin } => {
+                let listen = |socket| server::listen(socket).context("cannot listen");
+                Ok(Listening { http: listen(http)?, admin: admin.map(listen).transpose()? })
+            }
+        }
+    }
+}
+
+/// A line on stdout: whoever started the host may be waiting for it. It can be called from here on.
+fn announce(what: &str, address: SocketAddr) {
+    super::print(&format!("{what} http://{address}\n"));
+}
+
+/// Tells a service manager that waits for it (`sd_notify(3)`).
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
 }
 
 /// Completes when the process is asked to end: SIGTERM, or Ctrl-C.

@@ -3,12 +3,14 @@
 //! Reads the text alone: whether files exist and what they hold is looked at when they are installed.
 
 use super::diagnostic::Diagnostic;
-use super::file::{FunctionFile, HostFile, LimitsFile, ManifestFile, place};
-use super::pattern::{RoutePattern, Segment};
-use super::{Build, FunctionSpec, HostConfig, RouteSpec};
+use super::file::{FunctionFile, HostFile, LimitsFile, ManifestFile, ReleaseFile, RollbackFile, place};
+use super::pattern::RoutePattern;
+use super::{Build, FunctionSpec, HostConfig, ReleaseConfig, RollbackWhen, RouteSpec, Sticky};
 use crate::grants::{OutboundGrant, OutboundGrants};
-use crate::limits::{self, BODY_BYTES_MAX, COUNT_MAX, Limits, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, UnitError};
-use crate::names::Name;
+use crate::limits::{
+    self, BODY_BYTES_MAX, COMPONENT_BYTES_MAX, COUNT_MAX, Limits, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Share, UnitError,
+};
+use crate::names::{HOST_HEADERS, Name};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -20,6 +22,7 @@ use toml::Spanned;
 pub(super) struct Checked {
     pub(super) name: Name,
     pub(super) host: HostConfig,
+    pub(super) release: ReleaseConfig,
     pub(super) functions: Vec<FunctionSpec>,
 }
 
@@ -35,6 +38,7 @@ pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<
         None
     };
     let host = check_host(file.host, folder, &mut errors);
+    let release = check_release(file.release, &mut errors);
     let shared = check_limits(&file.limits, &Limits::default(), &mut errors);
     if file.functions.is_empty() {
         let none = Diagnostic::new(0..0, "the file declares no function");
@@ -46,7 +50,7 @@ pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<
         .filter_map(|(name, function)| check_function(&name, function, &shared, folder, &mut errors))
         .collect();
     check_routes_differ(&functions, &mut errors);
-    (name.map(|name| Checked { name, host, functions }), errors)
+    (name.map(|name| Checked { name, host, release, functions }), errors)
 }
 
 fn check_name(written: &Spanned<String>, what: &str, errors: &mut Vec<Diagnostic>) -> Option<Name> {
@@ -64,20 +68,19 @@ fn check_name(written: &Spanned<String>, what: &str, errors: &mut Vec<Diagnostic
     }
 }
 
-fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> HostConfig {
+/// Checks what a file says of how to host.
+pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> HostConfig {
     let default = HostConfig::default();
-    let listen = file.listen.and_then(|written| {
-        if let Ok(address) = written.get_ref().parse::<SocketAddr>() {
-            Some(address)
-        } else {
-            let bad = Diagnostic::new(written.span(), format!("`{}` is no address to listen on", written.get_ref()));
-            errors.push(bad.help("write an IP address and a port, such as `127.0.0.1:3000` or `0.0.0.0:80`"));
-            None
-        }
-    });
+    let listen = file.listen.and_then(|written| address(&written, "", errors));
+    let admin = match file.admin {
+        None => default.admin,
+        Some(written) if written.get_ref() == "off" => None,
+        Some(written) => address(&written, "; or `off`", errors),
+    };
     let state = file.state.as_ref().map_or(default.state.as_path(), |written| Path::new(written.get_ref()));
     HostConfig {
         listen: listen.unwrap_or(default.listen),
+        admin,
         state: folder.join(state),
         concurrency: count(file.concurrency.as_ref(), default.concurrency, "concurrency", errors),
         loaded_functions: count(file.loaded_functions.as_ref(), default.loaded_functions, "loaded-functions", errors),
@@ -86,6 +89,62 @@ fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> Ho
         body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),
         shutdown_grace: duration(file.shutdown_grace.as_ref(), default.shutdown_grace, errors),
         server_timing: file.server_timing.map_or(default.server_timing, Spanned::into_inner),
+        keep_releases: count(file.keep_releases.as_ref(), default.keep_releases, "keep-releases", errors),
+        component_bytes_max: size(
+            file.max_component.as_ref(),
+            default.component_bytes_max,
+            COMPONENT_BYTES_MAX,
+            errors,
+        ),
+    }
+}
+
+fn address(written: &Spanned<String>, or_else: &str, errors: &mut Vec<Diagnostic>) -> Option<SocketAddr> {
+    if let Ok(address) = written.get_ref().parse::<SocketAddr>() {
+        return Some(address);
+    }
+    let bad = Diagnostic::new(written.span(), format!("`{}` is no address to listen on", written.get_ref()));
+    let help = format!("write an IP address and a port, such as `127.0.0.1:3000` or `0.0.0.0:80`{or_else}");
+    errors.push(bad.help(help));
+    None
+}
+
+fn check_release(file: ReleaseFile, errors: &mut Vec<Diagnostic>) -> ReleaseConfig {
+    let sticky = file.sticky.map_or(Sticky::No, |written| check_sticky(&written, errors));
+    let rollback_when = file.rollback_when.map(|(file, span)| check_rollback(&file, span, errors));
+    ReleaseConfig { sticky, rollback_when }
+}
+
+fn check_sticky(written: &Spanned<String>, errors: &mut Vec<Diagnostic>) -> Sticky {
+    let text = written.get_ref();
+    if text == "cookie" {
+        return Sticky::Cookie;
+    }
+    if let Some(name) = text.strip_prefix("header:")
+        && let Ok(name) = name.parse::<http::HeaderName>()
+        && !name.as_str().starts_with(HOST_HEADERS)
+    {
+        return Sticky::Header(name);
+    }
+    let bad = Diagnostic::new(written.span(), format!("`{text}` tells no clients apart"));
+    errors
+        .push(bad.help("write `cookie`, or `header:` and the name of a header that each client has its own value in"));
+    Sticky::No
+}
+
+fn check_rollback(file: &RollbackFile, span: Range<usize>, errors: &mut Vec<Diagnostic>) -> RollbackWhen {
+    let default = RollbackWhen::default();
+    let share = |text: &str| limits::parse_share(text);
+    let help = "write a part of a hundred, such as `2%`";
+    if file.errors.is_none() && file.handler_p99.is_none() {
+        let idle = Diagnostic::new(span, "`rollback-when` has nothing to watch");
+        errors.push(idle.help("write `errors`, `handler-p99`, or both, as in `{ errors = \"2%\", window = \"60s\" }`"));
+    }
+    RollbackWhen {
+        errors: file.errors.as_ref().map(|written| amount(Some(written), Share::ALL, share, help, errors)),
+        handler_p99: file.handler_p99.as_ref().map(|written| duration(Some(written), Duration::MAX, errors)),
+        window: duration(file.window.as_ref(), default.window, errors),
+        requests: count(file.requests.as_ref(), default.requests, "requests", errors),
     }
 }
 
@@ -271,7 +330,7 @@ fn check_routes_differ(functions: &[FunctionSpec], errors: &mut Vec<Diagnostic>)
     let mut taken: HashMap<String, (&Name, Range<usize>)> = HashMap::new();
     for function in functions {
         for route in &function.routes {
-            let claim = claim_of(&route.pattern);
+            let claim = route.pattern.claim();
             if let Some((owner, span)) = taken.get(&claim) {
                 let message = format!("`{}` claims the same requests as a route of `{owner}`", route.pattern);
                 let twice = Diagnostic::new(route.span.clone(), message)
@@ -283,15 +342,4 @@ fn check_routes_differ(functions: &[FunctionSpec], errors: &mut Vec<Diagnostic>)
             }
         }
     }
-}
-
-/// A text that two patterns share if, and only if, they match the same requests.
-fn claim_of(pattern: &RoutePattern) -> String {
-    let method = pattern.method.as_deref().unwrap_or_default();
-    let host = pattern.host.as_ref().map(ToString::to_string).unwrap_or_default();
-    pattern.segments.iter().fold(format!("{method} {host}"), |claim, segment| match segment {
-        Segment::Static(text) => claim + "/" + text,
-        Segment::Param(_) => claim + "/{}",
-        Segment::Rest(_) => claim + "/{*}",
-    })
 }

@@ -15,7 +15,10 @@ use toml::de::{DeTable, DeValue};
 pub(super) struct ManifestFile {
     pub(super) name: Option<Spanned<String>>,
     pub(super) host: HostFile,
+    /// Whether it says nothing but how to host.
+    pub(super) is_host_alone: bool,
     pub(super) limits: LimitsFile,
+    pub(super) release: ReleaseFile,
     /// In the order of the file.
     pub(super) functions: Vec<(Spanned<String>, FunctionFile)>,
 }
@@ -24,6 +27,7 @@ pub(super) struct ManifestFile {
 #[derive(Debug, Default)]
 pub(super) struct HostFile {
     pub(super) listen: Option<Spanned<String>>,
+    pub(super) admin: Option<Spanned<String>>,
     pub(super) state: Option<Spanned<String>>,
     pub(super) concurrency: Option<Spanned<i64>>,
     pub(super) loaded_functions: Option<Spanned<i64>>,
@@ -32,6 +36,24 @@ pub(super) struct HostFile {
     pub(super) body_timeout: Option<Spanned<String>>,
     pub(super) shutdown_grace: Option<Spanned<String>>,
     pub(super) server_timing: Option<Spanned<bool>>,
+    pub(super) keep_releases: Option<Spanned<i64>>,
+    pub(super) max_component: Option<Spanned<String>>,
+}
+
+/// `[release]`
+#[derive(Debug, Default)]
+pub(super) struct ReleaseFile {
+    pub(super) sticky: Option<Spanned<String>>,
+    pub(super) rollback_when: Option<(RollbackFile, Range<usize>)>,
+}
+
+/// `rollback-when` of `[release]`
+#[derive(Debug, Default)]
+pub(super) struct RollbackFile {
+    pub(super) errors: Option<Spanned<String>>,
+    pub(super) handler_p99: Option<Spanned<String>>,
+    pub(super) window: Option<Spanned<String>>,
+    pub(super) requests: Option<Spanned<i64>>,
 }
 
 /// `[limits]` and `[functions.NAME.limits]`
@@ -77,7 +99,9 @@ fn read_document(mut table: Table<'_>) -> ManifestFile {
     let file = ManifestFile {
         name: table.string("name"),
         host: table.table("host").map(read_host).unwrap_or_default(),
+        is_host_alone: table.entries.len() == 1 && table.entries.contains_key("host"),
         limits: table.table("limits").map(read_limits).unwrap_or_default(),
+        release: table.table("release").map(read_release).unwrap_or_default(),
         functions: table.table("functions").map(|table| read_functions(&table)).unwrap_or_default(),
     };
     table.finish();
@@ -87,6 +111,7 @@ fn read_document(mut table: Table<'_>) -> ManifestFile {
 fn read_host(mut table: Table<'_>) -> HostFile {
     let host = HostFile {
         listen: table.string("listen"),
+        admin: table.string("admin"),
         state: table.string("state"),
         concurrency: table.integer("concurrency"),
         loaded_functions: table.integer("loaded-functions"),
@@ -95,9 +120,32 @@ fn read_host(mut table: Table<'_>) -> HostFile {
         body_timeout: table.string("body-timeout"),
         shutdown_grace: table.string("shutdown-grace"),
         server_timing: table.boolean("server-timing"),
+        keep_releases: table.integer("keep-releases"),
+        max_component: table.string("max-component"),
     };
     table.finish();
     host
+}
+
+fn read_release(mut table: Table<'_>) -> ReleaseFile {
+    let span = table.entries.get("rollback-when").map(Spanned::span).unwrap_or_default();
+    let release = ReleaseFile {
+        sticky: table.string("sticky"),
+        rollback_when: table.table("rollback-when").map(|table| (read_rollback(table), span)),
+    };
+    table.finish();
+    release
+}
+
+fn read_rollback(mut table: Table<'_>) -> RollbackFile {
+    let rollback = RollbackFile {
+        errors: table.string("errors"),
+        handler_p99: table.string("handler-p99"),
+        window: table.string("window"),
+        requests: table.integer("requests"),
+    };
+    table.finish();
+    rollback
 }
 
 fn read_limits(mut table: Table<'_>) -> LimitsFile {

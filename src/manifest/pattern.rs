@@ -104,6 +104,17 @@ impl RoutePattern {
         })
     }
 
+    /// A text that two patterns share if, and only if, they match the same requests.
+    pub fn claim(&self) -> String {
+        let method = self.method.as_deref().unwrap_or_default();
+        let host = self.host.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.segments.iter().fold(format!("{method} {host}"), |claim, segment| match segment {
+            Segment::Static(text) => claim + "/" + text,
+            Segment::Param(_) => claim + "/{}",
+            Segment::Rest(_) => claim + "/{*}",
+        })
+    }
+
     /// The path as it was written, percent-encoding apart.
     pub fn path(&self) -> String {
         self.segments.iter().fold(String::new(), |path, segment| match segment {

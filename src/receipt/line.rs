@@ -32,6 +32,12 @@ impl Receipt {
     fn write(&self, line: &mut String, style: &'static Style) {
         let mut fields = Fields { line, style, first: true };
         fields.add("request_id", self.request_id.encode(&mut [0; 32]), style.around_name);
+        if let Some(app) = &self.app {
+            fields.add("app", app.as_str(), style.around_name);
+        }
+        if let Some(release) = self.release {
+            fields.add_number("release", release);
+        }
         if let Some(function) = &self.function {
             fields.add("function", function.as_str(), style.around_name);
         }
@@ -86,6 +92,8 @@ mod tests {
     fn receipt() -> Receipt {
         Receipt {
             request_id: RequestId::new(),
+            app: Some(Name::new("demo").unwrap()),
+            release: Some(7),
             function: Some(Name::new("hello").unwrap()),
             kind: Some(Kind::Http02),
             method: http::Method::GET,
@@ -108,8 +116,8 @@ mod tests {
         assert_eq!(
             line,
             format!(
-                "request_id={id} function=hello kind=\"http-0.2\" method=\"GET\" status=200 outcome=\"ok\" queue_ns=0 \
-                 store_ns=1500 instantiate_ns=0 handler_ns=0 body_ns=0 cpu_ns=20000 memory_peak_bytes=1048576 \
+                "request_id={id} app=demo release=7 function=hello kind=\"http-0.2\" method=\"GET\" status=200 outcome=\"ok\" \
+                 queue_ns=0 store_ns=1500 instantiate_ns=0 handler_ns=0 body_ns=0 cpu_ns=20000 memory_peak_bytes=1048576 \
                  bytes_in=0 bytes_out=14"
             )
         );

@@ -1,28 +1,31 @@
-//! A manifest and what it names, to a release: all or nothing.
+//! A manifest and its components, to a release: all or nothing.
 //!
-//! Owns the order of things: find out what each component is, compile what was not compiled before, size the engines
-//! to what was found, then load and link. **Invariant:** nothing that can be known beforehand is left to a request,
-//! and every mistake in every function is reported, not the first alone.
+//! Owns the order of things: find out what each component is, compile what was not compiled before, see whether the pool
+//! holds it, then load and link. **Invariant:** nothing that can be known beforehand is left to a request, and every
+//! mistake in every function is reported, not the first alone.
 
 use super::routes::RouteTable;
 use super::{Release, Route};
-use crate::manifest::{Diagnostic, FunctionSpec, Manifest, ManifestError, RoutePattern, Segment};
+use crate::limits::COMPONENT_BYTES_MAX;
+use crate::manifest::{Diagnostic, FunctionSpec, HostConfig, Manifest, ManifestError, RoutePattern, Segment};
+use crate::names::Name;
 use crate::platform::{self, FileStamp};
 use crate::receipt::Kind;
+use crate::receipt::totals::{FunctionTotals, Totals};
 use crate::runtime::code::{self, CodeLoader, CodeSource, Residents};
 use crate::runtime::component::{self, ComponentError};
-use crate::runtime::engine::{Compilers, EngineError, Engines, Needs};
-use crate::runtime::function::{Function, FunctionError, FunctionSettings, Loader};
+use crate::runtime::engine::{Compilers, EngineError, Engines};
+use crate::runtime::function::{Function, FunctionError, FunctionSettings};
 use crate::runtime::gate::HostGate;
+use crate::runtime::pool::Needs;
 use crate::storage::artifacts::{ArtifactError, ArtifactKey, Artifacts, Digest256};
+use crate::storage::components::{ComponentStoreError, Components};
 use crate::storage::index::{Index, Known};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
-
-/// The largest file that is taken for a component.
-const COMPONENT_BYTES_MAX: u64 = 512 << 20;
 
 /// Why there is no release.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,12 @@ pub enum InstallError {
     /// The state folder cannot be written.
     #[error("{0}")]
     State(#[from] ArtifactError),
+    /// A component cannot be kept there.
+    #[error("{0}")]
+    Components(#[from] ComponentStoreError),
+    /// A component that was there is not, or was damaged.
+    #[error("the component {0} is not in the state folder, or was damaged there")]
+    Missing(Digest256),
     /// There are no engines.
     #[error("{0}")]
     Engine(#[from] EngineError),
@@ -52,110 +61,342 @@ const MAPPINGS_EACH: usize = 4;
 /// Functions whose code is kept mapped, whatever the system allows.
 const LOADED_MIN: usize = 64;
 
-/// Makes a release of `manifest`, all of the app: what the state folder has for other functions is theirs no more.
+/// Makes a release of `manifest` from the files that it names, to be looked at or measured: it is not recorded.
 pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
-    install_with(manifest, progress, true)
+    let installer = Installer::open(&manifest.host)?;
+    let found = installer.find_files(manifest, None, progress)?;
+    installer.prepare(manifest, 0, found)
 }
 
-/// Makes a release of a part of an app, and leaves what the state folder has for the others.
-pub fn install_part(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
-    install_with(manifest, progress, false)
+/// Makes releases for one host. They share its engines, its gate, and the code of components that they have in common.
+pub struct Installer {
+    settings: HostConfig,
+    artifacts: Artifacts,
+    compilers: Arc<Compilers>,
+    host_gate: HostGate,
+    /// What the next release runs on, unless it needs more.
+    residents: Mutex<Option<Arc<Residents>>>,
+    /// All engines that there ever were.
+    engines: Mutex<Vec<Weak<Engines>>>,
+    totals: Mutex<BTreeMap<(Name, Name), Arc<FunctionTotals>>>,
 }
 
-fn install_with(manifest: &Manifest, progress: &dyn Progress, whole: bool) -> Result<Release, InstallError> {
-    let artifacts = Artifacts::open(&manifest.host.state)?;
-    let mut index = Index::open(&manifest.host.state);
-    let compilers = Compilers::new()?;
-    let CompiledAll { compiled, mut errors, read } = compile_all(manifest, &artifacts, &index, &compilers, progress)?;
-    let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, source)| (source.kind, source.needs)).collect();
-    let memory_bytes_max = manifest.functions.iter().map(|spec| spec.limits.memory_bytes).max().unwrap_or_default();
-    let engines = Arc::new(Engines::new(manifest.host.concurrency, memory_bytes_max, &needs)?);
-    let code = CodeLoader::new(Arc::clone(&engines), compilers, artifacts.clone()).map_err(InstallError::Link)?;
-    let residents = Residents::new(code, compiled.len(), loaded_max(manifest, &engines, compiled.len()));
-    let loader = Loader::new(residents, HostGate::new(manifest.host.concurrency));
-    let (functions, more) = load_all(manifest, &loader, &compiled);
-    errors.extend(more);
-    if !errors.is_empty() {
-        return Err(InstallError::Refused(manifest.errors_at(errors)));
-    }
-    if whole {
-        // Noted only now: what is noted has been compiled, linked and fitted.
-        for (component, stamp, known) in read {
-            index.note(&component, stamp, known);
-        }
-        index.save(compiled.iter().map(|(spec, _)| spec.component.clone()));
-        artifacts.prune(compiled.iter().map(|(_, source)| &source.key));
-    }
-    Ok(Release { routes: route_table(manifest, &functions), functions, engines })
-}
-
-/// How many functions have their code mapped at once. The system bounds mappings, and a process that has none left fails
-/// in ways that nobody can mend, so a part of them is left for everything else.
-fn loaded_max(manifest: &Manifest, engines: &Engines, functions: usize) -> usize {
-    let wanted = manifest.host.loaded_functions as usize;
-    let Some(mappings) = platform::mappings_max() else { return wanted };
-    let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_EACH;
-    // What sandboxes may take is the most that they ever would, so a few functions always have room.
-    let possible = possible.max(LOADED_MIN);
-    if wanted.min(functions) > possible {
-        tracing::warn!(
-            "the code of {possible} functions at the most is kept mapped, for the system allows {mappings} mappings \
-             (vm.max_map_count)",
-        );
-    }
-    wanted.min(possible)
-}
-
-/// What came of some functions, and what is wrong with the others.
-type Partly<T> = (Vec<T>, Vec<Diagnostic>);
-
-/// What came of the components, beside what is wrong with them.
-struct CompiledAll<'m> {
+/// What came of the components of a manifest, beside what is wrong with them.
+pub struct Found<'m> {
     compiled: Vec<(&'m FunctionSpec, CodeSource)>,
     errors: Vec<Diagnostic>,
     /// Files that were read, and what they were found to be.
     read: Vec<(PathBuf, FileStamp, Known)>,
 }
 
-fn compile_all<'m>(
-    manifest: &'m Manifest,
-    artifacts: &Artifacts,
-    index: &Index,
-    compilers: &Compilers,
-    progress: &dyn Progress,
-) -> Result<CompiledAll<'m>, InstallError> {
-    let mut compiled = Vec::with_capacity(manifest.functions.len());
-    let mut errors = Vec::new();
-    let mut read = Vec::new();
-    for (done, spec) in manifest.functions.iter().enumerate() {
-        if let Some(known) = known_source(&spec.component, artifacts, index, compilers) {
-            compiled.push((spec, known));
-            continue;
-        }
-        let notify = || progress.compiling(spec, done, manifest.functions.len());
-        let stamp = std::fs::metadata(&spec.component).ok().and_then(|metadata| FileStamp::of(&metadata));
-        let stamp = stamp.filter(Index::is_settled);
-        match compile_one(spec, artifacts, compilers, notify) {
-            Ok(source) => {
-                if let Some(stamp) = stamp {
-                    read.push((spec.component.clone(), stamp, known(&source)));
-                }
-                compiled.push((spec, source));
-            }
-            Err(CompileError::Refused(diagnostic)) => errors.push(diagnostic),
-            Err(CompileError::State(error)) => return Err(error.into()),
-        }
+impl Found<'_> {
+    /// Where the code of each function is, in the order of the manifest, if there is nothing wrong.
+    pub fn sources(&self) -> impl Iterator<Item = &CodeSource> {
+        self.compiled.iter().map(|(_, source)| source)
     }
-    Ok(CompiledAll { compiled, errors, read })
 }
 
-/// What a component that has not changed was found to be, if it was compiled as well.
-fn known_source(component: &Path, artifacts: &Artifacts, index: &Index, compilers: &Compilers) -> Option<CodeSource> {
-    let known = index.find(component)?;
-    let kind = Kind::from_name(&known.kind)?;
-    let key = ArtifactKey { component: known.component, kind: kind.as_str(), engine: compilers.compatibility(kind) };
-    let needs = Needs::from_line(&known.note)?;
-    artifacts.has(&key).then(|| CodeSource { component: component.to_owned(), key, kind, needs, linked: true })
+/// A component that is kept in the state folder.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its sha256.
+    pub digest: Digest256,
+    /// What it was found to be, if that is known.
+    pub known: Option<(Kind, Needs)>,
+}
+
+impl Installer {
+    /// For a host of these settings.
+    pub fn open(settings: &HostConfig) -> Result<Self, InstallError> {
+        Ok(Self {
+            artifacts: Artifacts::open(&settings.state)?,
+            compilers: Arc::new(Compilers::new()?),
+            host_gate: HostGate::new(settings.concurrency),
+            settings: settings.clone(),
+            residents: Mutex::default(),
+            engines: Mutex::default(),
+            totals: Mutex::default(),
+        })
+    }
+
+    /// Compiles what the files are that `manifest` names, where that was not done before. With `keep`, the components are
+    /// kept there, and the release needs those files no more.
+    pub fn find_files<'m>(
+        &self,
+        manifest: &'m Manifest,
+        keep: Option<&Components>,
+        progress: &dyn Progress,
+    ) -> Result<Found<'m>, InstallError> {
+        let index = Index::open(&self.settings.state);
+        let total = manifest.functions.len();
+        let mut found = Found { compiled: Vec::with_capacity(total), errors: Vec::new(), read: Vec::new() };
+        for (done, spec) in manifest.functions.iter().enumerate() {
+            if let Some(source) = self.known_source(spec, &index, keep) {
+                found.compiled.push((spec, source));
+                continue;
+            }
+            let stamp = std::fs::metadata(&spec.component).ok().and_then(|metadata| FileStamp::of(&metadata));
+            let stamp = stamp.filter(Index::is_settled);
+            let bytes = match read_component(spec) {
+                Ok(bytes) => bytes,
+                Err(diagnostic) => {
+                    found.errors.push(diagnostic);
+                    continue;
+                }
+            };
+            let digest = Digest256::of(&bytes);
+            match self.compile(spec, &bytes, digest, || progress.compiling(spec, done, total)) {
+                Ok(mut source) => {
+                    if let Some(components) = keep {
+                        components.keep(&digest, &bytes)?;
+                        source.component = components.path(&digest);
+                    }
+                    if let Some(stamp) = stamp {
+                        found.read.push((spec.component.clone(), stamp, known(&source)));
+                    }
+                    found.compiled.push((spec, source));
+                }
+                Err(CompileError::Refused(diagnostic)) => found.errors.push(diagnostic),
+                Err(CompileError::State(error)) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Compiles what `kept` are, which stand for the components of `manifest` in its order, where that was not done
+    /// before. No file that the manifest names is looked at.
+    pub fn find_kept<'m>(
+        &self,
+        manifest: &'m Manifest,
+        kept: &[Kept],
+        components: &Components,
+        progress: &dyn Progress,
+    ) -> Result<Found<'m>, InstallError> {
+        let total = manifest.functions.len();
+        let mut found = Found { compiled: Vec::with_capacity(total), errors: Vec::new(), read: Vec::new() };
+        for (done, (spec, kept)) in manifest.functions.iter().zip(kept).enumerate() {
+            let path = components.path(&kept.digest);
+            if let Some((kind, needs)) = kept.known {
+                let key = self.key(kept.digest, kind);
+                if self.artifacts.has(&key) {
+                    found.compiled.push((spec, CodeSource { component: path, key, kind, needs, linked: true }));
+                    continue;
+                }
+            }
+            let bytes = components.read(&kept.digest).ok_or(InstallError::Missing(kept.digest))?;
+            match self.compile(spec, &bytes, kept.digest, || progress.compiling(spec, done, total)) {
+                Ok(source) => found.compiled.push((spec, CodeSource { component: path, ..source })),
+                Err(CompileError::Refused(diagnostic)) => found.errors.push(diagnostic),
+                Err(CompileError::State(error)) => return Err(error.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes release `number` of `manifest` from what was found.
+    pub fn prepare(&self, manifest: &Manifest, number: u64, found: Found<'_>) -> Result<Release, InstallError> {
+        let Found { compiled, mut errors, read } = found;
+        let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, source)| (source.kind, source.needs)).collect();
+        let residents = self.residents_for(&needs)?;
+        let (functions, more) = self.load_all(&residents, &compiled);
+        errors.extend(more);
+        if !errors.is_empty() {
+            return Err(InstallError::Refused(manifest.errors_at(errors)));
+        }
+        // Noted only now: what is noted has been compiled, linked and fitted.
+        let mut index = Index::open(&self.settings.state);
+        for (component, stamp, known) in read {
+            index.note(&component, stamp, known);
+        }
+        index.save();
+        Ok(Release {
+            app: manifest.name.clone(),
+            number,
+            config: manifest.release.clone(),
+            routes: self.route_table(manifest, number, &functions),
+            functions,
+            engines: Arc::clone(residents.engines()),
+        })
+    }
+
+    /// The engines that run releases now, or did until lately.
+    pub fn engines(&self) -> Vec<Arc<Engines>> {
+        let mut engines = lock(&self.engines);
+        engines.retain(|engines| engines.strong_count() > 0);
+        engines.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// What each function has done so far, by app and name.
+    pub fn totals(&self) -> Vec<(Name, Name, Totals)> {
+        let totals = lock(&self.totals);
+        totals.iter().map(|((app, function), totals)| (app.clone(), function.clone(), totals.now())).collect()
+    }
+
+    /// Sandboxes alive now, of how many there may be.
+    pub fn sandboxes(&self) -> (u32, u32) {
+        (self.settings.concurrency.saturating_sub(self.host_gate.free()), self.settings.concurrency)
+    }
+
+    /// Components whose code is mapped for the next request.
+    pub fn loaded(&self) -> usize {
+        lock(&self.residents).as_ref().map_or(0, |residents| residents.mapped())
+    }
+
+    /// Removes compiled code of other components than these.
+    pub fn prune(&self, used: &HashSet<(Digest256, String)>) {
+        let kinds = used.iter().filter_map(|(digest, kind)| Some((*digest, Kind::from_name(kind)?)));
+        self.artifacts.prune(kinds.map(|(digest, kind)| self.key(digest, kind)));
+    }
+
+    /// Where functions of such needs have room. Engines that have it not stay with the releases that run on them.
+    fn residents_for(&self, needs: &[(Kind, Needs)]) -> Result<Arc<Residents>, InstallError> {
+        let mut residents = lock(&self.residents);
+        let mut needs = needs.to_vec();
+        if let Some(residents) = &*residents {
+            if residents.engines().hold(&needs) {
+                return Ok(Arc::clone(residents));
+            }
+            tracing::info!("a larger pool of sandboxes is made");
+            needs.extend(residents.engines().needs());
+        }
+        let engines = Arc::new(Engines::new(self.settings.concurrency, &needs)?);
+        lock(&self.engines).push(Arc::downgrade(&engines));
+        let loaded_max = self.loaded_max(&engines);
+        let loader = CodeLoader::new(engines, Arc::clone(&self.compilers), self.artifacts.clone());
+        let made = Arc::new(Residents::new(loader.map_err(InstallError::Link)?, loaded_max));
+        *residents = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// How many functions have their code mapped at once. The system bounds mappings, and a process that has none left
+    /// fails in ways that nobody can mend, so a part of them is left for everything else.
+    fn loaded_max(&self, engines: &Engines) -> usize {
+        let wanted = self.settings.loaded_functions as usize;
+        let Some(mappings) = platform::mappings_max() else { return wanted };
+        let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_EACH;
+        // What sandboxes may take is the most that they ever would, so a few functions always have room.
+        wanted.min(possible.max(LOADED_MIN))
+    }
+
+    fn key(&self, component: Digest256, kind: Kind) -> ArtifactKey {
+        ArtifactKey { component, kind: kind.as_str(), engine: self.compilers.compatibility(kind) }
+    }
+
+    /// What a component that has not changed was found to be, if it was compiled as well, and kept if it has to be.
+    fn known_source(&self, spec: &FunctionSpec, index: &Index, keep: Option<&Components>) -> Option<CodeSource> {
+        let known = index.find(&spec.component)?;
+        let kind = Kind::from_name(&known.kind)?;
+        let key = self.key(known.component, kind);
+        let needs = Needs::from_line(&known.note)?;
+        let component = match keep {
+            Some(components) if components.has(&known.component) => components.path(&known.component),
+            Some(_) => return None,
+            None => spec.component.clone(),
+        };
+        let has_code = self.artifacts.has(&key);
+        has_code.then_some(CodeSource { component, key, kind, needs, linked: true })
+    }
+
+    fn compile(
+        &self,
+        spec: &FunctionSpec,
+        bytes: &[u8],
+        digest: Digest256,
+        notify: impl FnOnce(),
+    ) -> Result<CodeSource, CompileError> {
+        let refuse = |message: String| Diagnostic::new(spec.component_span.clone(), message);
+        let component = component::inspect(bytes).map_err(|error: ComponentError| {
+            let message = format!("{} cannot be a function: {error}", spec.component.display());
+            CompileError::Refused(refuse(message).help(error.help()))
+        })?;
+        let kind = component.kind;
+        let key = self.key(digest, kind);
+        let source =
+            |needs| CodeSource { component: spec.component.clone(), key: key.clone(), kind, needs, linked: false };
+        if let Some(found) = self.artifacts.find(&key)
+            && let Some(needs) = Needs::from_line(&found.note)
+        {
+            return Ok(source(needs));
+        }
+        notify();
+        let (code, needs) = code::compile(&self.compilers, &component)
+            .map_err(|error| CompileError::Refused(refuse(format!("{}: {error}", spec.component.display()))))?;
+        self.artifacts.keep(&key, &code, &needs.to_line()).map_err(CompileError::State)?;
+        Ok(source(needs))
+    }
+
+    /// Loads all, on every core: it is reading files and checking sums.
+    fn load_all(
+        &self,
+        residents: &Arc<Residents>,
+        compiled: &[(&FunctionSpec, CodeSource)],
+    ) -> (Vec<Arc<Function>>, Vec<Diagnostic>) {
+        let eager = residents.make_room_for(compiled.len());
+        let loaded: Vec<OnceLock<Result<Arc<Function>, Diagnostic>>> =
+            compiled.iter().map(|_| OnceLock::new()).collect();
+        let next = AtomicUsize::new(0);
+        let load = |spec: &FunctionSpec, source: &CodeSource| {
+            let (gate, settings) = (self.host_gate.clone(), self.function_settings(spec));
+            let function = Function::load(residents, gate, source.clone(), settings, eager);
+            function.map(Arc::new).map_err(|error| explain(spec, &error))
+        };
+        let work = || {
+            while let Some((slot, (spec, source))) = {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                loaded.get(at).zip(compiled.get(at))
+            } {
+                // Each slot is one thread's alone.
+                let _ = slot.set(load(spec, source));
+            }
+        };
+        thread::scope(|scope| {
+            let threads = thread::available_parallelism().map_or(1, usize::from).min(compiled.len());
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let mut functions = Vec::with_capacity(compiled.len());
+        let mut errors = Vec::new();
+        for result in loaded.into_iter().filter_map(OnceLock::into_inner) {
+            match result {
+                Ok(function) => functions.push(function),
+                Err(diagnostic) => errors.push(diagnostic),
+            }
+        }
+        (functions, errors)
+    }
+
+    fn function_settings(&self, spec: &FunctionSpec) -> FunctionSettings {
+        FunctionSettings {
+            name: spec.name.clone(),
+            limits: spec.limits.clone(),
+            body_timeout: self.settings.body_timeout,
+            env: spec.env.clone(),
+            config: spec.config.clone(),
+            outbound: spec.outbound.clone(),
+        }
+    }
+
+    fn route_table(&self, manifest: &Manifest, number: u64, functions: &[Arc<Function>]) -> RouteTable<Arc<Route>> {
+        let mut table = RouteTable::default();
+        for (spec, function) in manifest.functions.iter().zip(functions) {
+            let totals = self.totals_of(&manifest.name, &spec.name);
+            for route in &spec.routes {
+                let made = make_route(&manifest.name, number, &route.pattern, function, &totals);
+                table.insert(&route.pattern, Arc::new(made));
+            }
+        }
+        table
+    }
+
+    fn totals_of(&self, app: &Name, function: &Name) -> Arc<FunctionTotals> {
+        Arc::clone(lock(&self.totals).entry((app.clone(), function.clone())).or_default())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn known(source: &CodeSource) -> Known {
@@ -165,34 +406,6 @@ fn known(source: &CodeSource) -> Known {
 enum CompileError {
     Refused(Diagnostic),
     State(ArtifactError),
-}
-
-fn compile_one(
-    spec: &FunctionSpec,
-    artifacts: &Artifacts,
-    compilers: &Compilers,
-    notify: impl FnOnce(),
-) -> Result<CodeSource, CompileError> {
-    let refuse = |message: String| Diagnostic::new(spec.component_span.clone(), message);
-    let bytes = read_component(spec).map_err(CompileError::Refused)?;
-    let component = component::inspect(&bytes).map_err(|error: ComponentError| {
-        let message = format!("{} cannot be a function: {error}", spec.component.display());
-        CompileError::Refused(refuse(message).help(error.help()))
-    })?;
-    let kind = component.kind;
-    let key =
-        ArtifactKey { component: Digest256::of(&bytes), kind: kind.as_str(), engine: compilers.compatibility(kind) };
-    let source = |needs| CodeSource { component: spec.component.clone(), key: key.clone(), kind, needs, linked: false };
-    if let Some(found) = artifacts.find(&key)
-        && let Some(needs) = Needs::from_line(&found.note)
-    {
-        return Ok(source(needs));
-    }
-    notify();
-    let (code, needs) = code::compile(compilers, &component)
-        .map_err(|error| CompileError::Refused(refuse(format!("{}: {error}", spec.component.display()))))?;
-    artifacts.keep(&key, &code, &needs.to_line()).map_err(CompileError::State)?;
-    Ok(source(needs))
 }
 
 fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
@@ -212,49 +425,6 @@ fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
     std::fs::read(&spec.component).map_err(|error| refuse(format!("the component {path} cannot be read: {error}")))
 }
 
-/// Loads all, on every core: it is reading files and checking sums.
-fn load_all(manifest: &Manifest, loader: &Loader, compiled: &[(&FunctionSpec, CodeSource)]) -> Partly<Arc<Function>> {
-    let loaded: Vec<OnceLock<Result<Arc<Function>, Diagnostic>>> = compiled.iter().map(|_| OnceLock::new()).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some((slot, (spec, source))) = {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            loaded.get(at).zip(compiled.get(at))
-        } {
-            let function = loader.load(source.clone(), settings(manifest, spec)).map(Arc::new);
-            // Each slot is one thread's alone.
-            let _ = slot.set(function.map_err(|error| explain(spec, &error)));
-        }
-    };
-    thread::scope(|scope| {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(compiled.len());
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let mut functions = Vec::with_capacity(compiled.len());
-    let mut errors = Vec::new();
-    for result in loaded.into_iter().filter_map(OnceLock::into_inner) {
-        match result {
-            Ok(function) => functions.push(function),
-            Err(diagnostic) => errors.push(diagnostic),
-        }
-    }
-    (functions, errors)
-}
-
-fn settings(manifest: &Manifest, spec: &FunctionSpec) -> FunctionSettings {
-    FunctionSettings {
-        name: spec.name.clone(),
-        limits: spec.limits.clone(),
-        body_timeout: manifest.host.body_timeout,
-        env: spec.env.clone(),
-        config: spec.config.clone(),
-        outbound: spec.outbound.clone(),
-    }
-}
-
 fn explain(spec: &FunctionSpec, error: &FunctionError) -> Diagnostic {
     let message = format!("{} cannot be installed: {error}", spec.component.display());
     match error {
@@ -270,17 +440,13 @@ fn explain(spec: &FunctionSpec, error: &FunctionError) -> Diagnostic {
     }
 }
 
-fn route_table(manifest: &Manifest, functions: &[Arc<Function>]) -> RouteTable<Route> {
-    let mut table = RouteTable::default();
-    for (function_index, (spec, function)) in manifest.functions.iter().zip(functions).enumerate() {
-        for route in &spec.routes {
-            table.insert(&route.pattern, make_route(&route.pattern, function, function_index));
-        }
-    }
-    table
-}
-
-fn make_route(pattern: &RoutePattern, function: &Arc<Function>, function_index: usize) -> Route {
+fn make_route(
+    app: &Name,
+    release: u64,
+    pattern: &RoutePattern,
+    function: &Arc<Function>,
+    totals: &Arc<FunctionTotals>,
+) -> Route {
     // Names of parameters were checked to be tokens, and a pattern holds nothing but visible ASCII.
     let header = |name: &str| format!("fnhost-param-{}", name.to_ascii_lowercase()).parse::<http::HeaderName>();
     let static_segments = pattern.segments.iter().map_while(|segment| match segment {
@@ -288,8 +454,10 @@ fn make_route(pattern: &RoutePattern, function: &Arc<Function>, function_index: 
         Segment::Param(_) | Segment::Rest(_) => None,
     });
     Route {
+        app: app.clone(),
+        release,
         function: Arc::clone(function),
-        function_index,
+        totals: Arc::clone(totals),
         label: http::HeaderValue::from_str(&pattern.to_string()).unwrap_or(http::HeaderValue::from_static("")),
         param_headers: pattern.params().filter_map(|name| header(name).ok()).collect(),
         prefix_bytes: static_segments.sum(),

@@ -1,21 +1,23 @@
 //! The code of functions: where it is on disk, and whose is mapped.
 //!
-//! Up to a bound, all functions have their code mapped and linked from the start. An app with more of them has the code of
-//! those that were called lately: it is loaded on the first call, and what was used least recently goes.
-//! **Invariant:** a request holds the code that it runs, so unloading never pulls it away.
+//! Up to a bound, all functions have their code mapped and linked from the start. A host with more of them has the code of
+//! those that were called lately: it is loaded on the first call, and what was used least recently goes. Functions of the
+//! same component share its code, in one release or in several. **Invariant:** a request holds the code that it runs, so
+//! unloading never pulls it away.
 
 use super::capability;
 use super::component::{self, Component};
-use super::engine::{Compilers, Engines, Needs};
+use super::engine::{Compilers, Engines};
 use super::function::FunctionError;
+use super::pool::Needs;
 use super::sandbox::State;
 use crate::receipt::Kind;
 use crate::storage::artifacts::{ArtifactKey, Artifacts, Digest256};
 use arc_swap::ArcSwapOption;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use wasmtime::component::Linker;
 
@@ -50,7 +52,8 @@ pub struct CodeSource {
 pub fn compile(compilers: &Compilers, component: &Component<'_>) -> Result<(Vec<u8>, Needs), FunctionError> {
     let engine = compilers.engine(component.kind);
     let failed = |error: wasmtime::Error| FunctionError::Compile(format!("{error:#}"));
-    let compiled = wasmtime::component::Component::from_binary(engine, &component.bytes).map_err(failed)?;
+    let compile = || wasmtime::component::Component::from_binary(engine, &component.bytes);
+    let compiled = compilers.run(compile).map_err(failed)?;
     // `None` is a component that imports modules, which nothing here could link.
     let needs = compiled.resources_required().map_or(
         Needs { memories: 1, memory_bytes: 0, tables: 1, table_elements: 0 },
@@ -67,14 +70,14 @@ pub fn compile(compilers: &Compilers, component: &Component<'_>) -> Result<(Vec<
 /// Code from disk, for one set of engines: a linker for each kind, filled once.
 pub struct CodeLoader {
     engines: Arc<Engines>,
-    compilers: Compilers,
+    compilers: Arc<Compilers>,
     artifacts: Artifacts,
     linkers: HashMap<Kind, Linker<State>>,
 }
 
 impl CodeLoader {
     /// A loader of what `compilers` made and `artifacts` keeps.
-    pub fn new(engines: Arc<Engines>, compilers: Compilers, artifacts: Artifacts) -> Result<Self, FunctionError> {
+    pub fn new(engines: Arc<Engines>, compilers: Arc<Compilers>, artifacts: Artifacts) -> Result<Self, FunctionError> {
         let linker = |kind| {
             let mut linker = Linker::new(engines.engine(kind));
             capability::link(&mut linker, kind).map_err(|error| FunctionError::Load(format!("{error:#}")))?;
@@ -82,10 +85,6 @@ impl CodeLoader {
         };
         let linkers = [Kind::Http02, Kind::Http03, Kind::Command].into_iter().map(linker).collect::<Result<_, _>>()?;
         Ok(Self { engines, compilers, artifacts, linkers })
-    }
-
-    pub(super) fn engines(&self) -> &Engines {
-        &self.engines
     }
 
     /// Maps and links the code of `source`. What is not on disk as it was kept there is compiled again.
@@ -138,7 +137,7 @@ impl CodeLoader {
     }
 }
 
-/// One function's code, mapped or not.
+/// The code of one component, mapped or not.
 pub(super) struct CodeCell {
     source: CodeSource,
     code: ArcSwapOption<Code>,
@@ -146,47 +145,107 @@ pub(super) struct CodeCell {
     last_used: AtomicU64,
     /// Held by whoever loads it, so that a burst of first calls loads it once.
     loading: Arc<tokio::sync::Mutex<()>>,
+    /// How many cells have their code mapped.
+    mapped: Arc<AtomicUsize>,
 }
 
 impl CodeCell {
-    pub(super) fn new(source: CodeSource) -> Arc<Self> {
-        let (code, last_used) = (ArcSwapOption::empty(), AtomicU64::new(0));
-        Arc::new(Self { source, code, last_used, loading: Arc::default() })
+    pub(super) fn kind(&self) -> Kind {
+        self.source.kind
     }
 
-    pub(super) fn source(&self) -> &CodeSource {
-        &self.source
+    fn set(&self, code: Arc<Code>) {
+        if self.code.swap(Some(code)).is_none() {
+            self.mapped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn unset(&self) -> Option<Arc<Code>> {
+        let code = self.code.swap(None)?;
+        self.mapped.fetch_sub(1, Ordering::Relaxed);
+        Some(code)
+    }
+}
+
+impl Drop for CodeCell {
+    fn drop(&mut self) {
+        drop(self.unset());
     }
 }
 
 /// Whose code is mapped.
 pub struct Residents {
     loader: CodeLoader,
-    /// The most functions that have their code mapped; none, if there is room for all.
-    loaded_max: Option<usize>,
+    /// The most cells that have their code mapped.
+    loaded_max: usize,
+    /// Whether there was more code than that.
+    crowded: AtomicBool,
     began: Instant,
-    loaded: Mutex<Vec<Arc<CodeCell>>>,
+    mapped: Arc<AtomicUsize>,
+    /// Those that were loaded.
+    loaded: Mutex<Vec<Weak<CodeCell>>>,
+    /// Those that somebody has.
+    cells: Mutex<HashMap<ArtifactKey, Weak<CodeCell>>>,
 }
 
 impl Residents {
-    /// Code for `functions` functions, of which `loaded_max` are mapped at once.
-    pub fn new(loader: CodeLoader, functions: usize, loaded_max: usize) -> Self {
-        let loaded_max = (functions > loaded_max).then_some(loaded_max);
-        Self { loader, loaded_max, began: Instant::now(), loaded: Mutex::default() }
+    /// Keeps the code of `loaded_max` components mapped, at the most.
+    pub fn new(loader: CodeLoader, loaded_max: usize) -> Self {
+        Self {
+            loader,
+            loaded_max,
+            crowded: AtomicBool::new(false),
+            began: Instant::now(),
+            mapped: Arc::default(),
+            loaded: Mutex::default(),
+            cells: Mutex::default(),
+        }
     }
 
-    /// Whether there is room for the code of all functions.
-    pub fn holds_all(&self) -> bool {
-        self.loaded_max.is_none()
+    /// Whether the code of so many more functions can stay mapped. If not, they load it when they are called.
+    pub fn make_room_for(&self, functions: usize) -> bool {
+        let room = self.mapped.load(Ordering::Relaxed) + functions <= self.loaded_max;
+        if !room {
+            self.crowded.store(true, Ordering::Relaxed);
+        }
+        room
     }
 
-    pub(super) fn engines(&self) -> &Engines {
-        self.loader.engines()
+    /// Components whose code is mapped.
+    pub fn mapped(&self) -> usize {
+        self.mapped.load(Ordering::Relaxed)
+    }
+
+    /// What its code runs on.
+    pub fn engines(&self) -> &Arc<Engines> {
+        &self.loader.engines
+    }
+
+    /// Where the code of `source` is, or will be.
+    pub(super) fn cell(&self, source: CodeSource) -> Arc<CodeCell> {
+        let mut cells = lock(&self.cells);
+        if let Some(cell) = cells.get(&source.key).and_then(Weak::upgrade) {
+            return cell;
+        }
+        // Those of releases that are gone go when there is more of them than of others.
+        if cells.len() == cells.capacity() {
+            cells.retain(|_, cell| cell.strong_count() > 0);
+        }
+        let key = source.key.clone();
+        let cell = Arc::new(CodeCell {
+            source,
+            code: ArcSwapOption::empty(),
+            last_used: AtomicU64::new(0),
+            loading: Arc::default(),
+            mapped: Arc::clone(&self.mapped),
+        });
+        cells.insert(key, Arc::downgrade(&cell));
+        cell
     }
 
     /// The code of `cell`, loaded if need be.
     pub(super) async fn code(self: &Arc<Self>, cell: &Arc<CodeCell>) -> Result<Arc<Code>, FunctionError> {
-        if self.loaded_max.is_some() {
+        if self.crowded.load(Ordering::Relaxed) {
             let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             cell.last_used.store(now, Ordering::Relaxed);
         }
@@ -199,32 +258,27 @@ impl Residents {
         // It reads a file, and may have to compile.
         let loading = tokio::task::spawn_blocking(move || {
             let _loading = loading;
-            wanted.code.load_full().map_or_else(|| residents.load(&wanted), Ok)
+            residents.load(&wanted)
         });
         loading.await.unwrap_or_else(|error| Err(FunctionError::Load(error.to_string())))
     }
 
-    /// Finds out whether the code of `source` links and fits, without keeping it.
-    pub(super) fn check(&self, source: &CodeSource) -> Result<(), FunctionError> {
-        self.loader.load(source).map(drop)
+    /// Finds out whether the code of `cell` links and fits, without keeping it.
+    pub(super) fn check(&self, cell: &CodeCell) -> Result<(), FunctionError> {
+        // What is known to need no check is not read.
+        if cell.source.linked { Ok(()) } else { self.loader.load(&cell.source).map(drop) }
     }
 
-    /// Loads the code of `cell`, now. What was used least recently makes room.
+    /// Loads the code of `cell`, now, if nobody did. What was used least recently makes room.
     pub(super) fn load(&self, cell: &Arc<CodeCell>) -> Result<Arc<Code>, FunctionError> {
-        let code = Arc::new(self.loader.load(&cell.source)?);
-        let Some(loaded_max) = self.loaded_max else {
-            cell.code.store(Some(Arc::clone(&code)));
+        if let Some(code) = cell.code.load_full() {
             return Ok(code);
-        };
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut unloaded = Vec::new();
-        if loaded.len() >= loaded_max {
-            loaded.sort_by_key(|cell| std::cmp::Reverse(cell.last_used.load(Ordering::Relaxed)));
-            let stay = loaded_max - loaded_max.div_ceil(UNLOADED_PART);
-            unloaded = loaded.split_off(stay).iter().filter_map(|cell| cell.code.swap(None)).collect();
         }
-        loaded.push(Arc::clone(cell));
-        cell.code.store(Some(Arc::clone(&code)));
+        let code = Arc::new(self.loader.load(&cell.source)?);
+        let mut loaded = lock(&self.loaded);
+        let unloaded = self.unload_for_one_more(&mut loaded);
+        loaded.push(Arc::downgrade(cell));
+        cell.set(Arc::clone(&code));
         drop(loaded);
         if !unloaded.is_empty() {
             tracing::debug!(functions = unloaded.len(), "unloaded the code of those that were used least recently");
@@ -233,4 +287,23 @@ impl Residents {
         drop(unloaded);
         Ok(code)
     }
+
+    fn unload_for_one_more(&self, loaded: &mut Vec<Weak<CodeCell>>) -> Vec<Arc<Code>> {
+        if loaded.len() < self.loaded_max {
+            return Vec::new();
+        }
+        let mut cells: Vec<Arc<CodeCell>> = loaded.iter().filter_map(Weak::upgrade).collect();
+        let mut unloaded = Vec::new();
+        if cells.len() >= self.loaded_max {
+            cells.sort_by_key(|cell| std::cmp::Reverse(cell.last_used.load(Ordering::Relaxed)));
+            let stay = self.loaded_max - self.loaded_max.div_ceil(UNLOADED_PART);
+            unloaded = cells.split_off(stay).iter().filter_map(|cell| cell.unset()).collect();
+        }
+        *loaded = cells.iter().map(Arc::downgrade).collect();
+        unloaded
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,9 @@
 
 use super::capability;
 use super::code::{Code, CodeCell, CodeSource, Residents};
-use super::engine::{ClockHandle, TABLE_ELEMENTS_MAX};
+use super::engine::ClockHandle;
 use super::gate::{Gate, HostGate};
+use super::pool::TABLE_ELEMENTS_MAX;
 use super::response::Streams;
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, show_size};
@@ -38,7 +39,7 @@ pub struct Function {
 impl Function {
     /// The kind of its component.
     pub fn kind(&self) -> Kind {
-        self.cell.source().kind
+        self.cell.kind()
     }
 
     /// Its code; loaded now, if it is not.
@@ -88,20 +89,16 @@ pub enum FunctionError {
     Import(String),
 }
 
-/// Makes functions that share their engines and the host's gate.
-pub struct Loader {
-    residents: Arc<Residents>,
-    host_gate: HostGate,
-}
-
-impl Loader {
-    /// A loader whose functions have their code from `residents` and share `host_gate`.
-    pub fn new(residents: Residents, host_gate: HostGate) -> Self {
-        Self { residents: Arc::new(residents), host_gate }
-    }
-
-    /// A function that runs the code of `source`. If there is room for the code of all functions, it is mapped now.
-    pub fn load(&self, source: CodeSource, settings: FunctionSettings) -> Result<Function, FunctionError> {
+impl Function {
+    /// A function that runs the code of `source`, which `residents` keep; it shares `host_gate` with all others. With
+    /// `eager`, its code is mapped now.
+    pub fn load(
+        residents: &Arc<Residents>,
+        host_gate: HostGate,
+        source: CodeSource,
+        settings: FunctionSettings,
+        eager: bool,
+    ) -> Result<Self, FunctionError> {
         let (kind, needs) = (source.kind, source.needs);
         let limit_bytes = settings.limits.memory_bytes;
         if needs.memory_bytes > limit_bytes {
@@ -111,24 +108,24 @@ impl Loader {
             let (needs, most) = (needs.table_elements, TABLE_ELEMENTS_MAX);
             return Err(FunctionError::Pool(format!("it has a table of {needs} elements, and {most} are allowed")));
         }
-        let cell = CodeCell::new(source);
-        if self.residents.holds_all() {
-            self.residents.load(&cell)?;
-        } else if !cell.source().linked {
+        let cell = residents.cell(source);
+        if eager {
+            residents.load(&cell)?;
+        } else {
             // No request should be the first to find out.
-            self.residents.check(cell.source())?;
+            residents.check(&cell)?;
         }
-        let engines = self.residents.engines();
+        let engines = residents.engines();
         let limits = settings.limits;
-        Ok(Function {
-            gate: Gate::new(self.host_gate.clone(), limits.concurrency, limits.queue, limits.queue_wait),
+        Ok(Self {
+            gate: Gate::new(host_gate, limits.concurrency, limits.queue, limits.queue_wait),
             name: settings.name,
             limits,
             body_timeout: settings.body_timeout,
             engine: engines.engine(kind).clone(),
             clock: engines.clock(),
             streams: engines.streams(),
-            residents: Arc::clone(&self.residents),
+            residents: Arc::clone(residents),
             cell,
             env: settings.env,
             config: settings.config.into(),

@@ -18,6 +18,11 @@ impl HostGate {
     pub fn new(concurrency: u32) -> Self {
         Self(Arc::new(Semaphore::new(concurrency as usize)))
     }
+
+    /// Sandboxes that there may be besides those that are alive.
+    pub fn free(&self) -> u32 {
+        u32::try_from(self.0.available_permits()).unwrap_or(u32::MAX)
+    }
 }
 
 /// One function's door.

@@ -18,13 +18,17 @@ use std::sync::atomic::Ordering;
 /// Answers one request.
 pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let close = host.draining.load(Ordering::Acquire);
-    let release = host.live.current();
+    let serving = host.deployments.live().current();
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
     let Some(target) = Target::of(&request, &peer) else {
         return respond::refusal(observed, Outcome::BadRequest, close);
     };
     let path = target.path_and_query.clone();
-    let found = match release.routes.find(target.authority.host(), request.method(), path.path()) {
+    let found = serving.find(target.authority.host(), request.method(), path.path(), request.headers());
+    if let Some((canary, lot)) = found.trial {
+        observed.drew(canary, lot);
+    }
+    let found = match found.matched {
         Ok(found) => found,
         Err(RouteError::NoRoute) => return respond::refusal(observed, Outcome::NoRoute, close),
         Err(RouteError::NoMethod { allow }) => return respond::wrong_method(observed, &allow, close),

@@ -3,19 +3,18 @@
 //! **Invariant:** every request that was begun ends in exactly one receipt, however it ends: an [`Observation`] that is
 //! dropped is one whose client went away.
 
-use super::summary::Summary;
 use super::{Host, Peer, ReceiptSink};
 use crate::names::RequestId;
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
-use crate::runtime::function::Function;
+use crate::release::canary::{Canary, Figures, Lot};
 use crate::runtime::guest::InvokeError;
 use crate::runtime::invoke::Measure;
 use crate::runtime::response::{GuestBody, Rest};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, StatusCode, Version};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,18 +22,22 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Where receipts go.
 pub(super) struct Observer {
-    pub(super) summary: Summary,
     server_timing: bool,
     receipts: Option<ReceiptSink>,
+    /// Requests that reached no function.
+    pub(super) unrouted: AtomicU64,
 }
 
 impl Observer {
-    pub(super) fn new(summary: Summary, server_timing: bool, receipts: Option<ReceiptSink>) -> Self {
-        Self { summary, server_timing, receipts }
+    pub(super) fn new(server_timing: bool, receipts: Option<ReceiptSink>) -> Self {
+        Self { server_timing, receipts, unrouted: AtomicU64::new(0) }
     }
 
-    fn record(&self, receipt: &Receipt, function_index: Option<usize>) {
-        self.summary.record(receipt, function_index);
+    fn record(&self, receipt: &Receipt, route: Option<&Route>) {
+        match route {
+            Some(route) => route.totals.add(receipt),
+            None => drop(self.unrouted.fetch_add(1, Ordering::Relaxed)),
+        }
         if let Some(sink) = &self.receipts {
             sink(receipt);
         }
@@ -49,7 +52,11 @@ struct Observed {
     request_id: RequestId,
     method: Method,
     began: Instant,
-    function: Option<(Arc<Function>, usize)>,
+    route: Option<Arc<Route>>,
+    /// Of its release, where a canary is watched.
+    figures: Option<Arc<Figures>>,
+    /// By which its client will be known again.
+    cookie: Option<HeaderValue>,
     measure: Option<Measure>,
     head_at: Option<Instant>,
     status: u16,
@@ -66,7 +73,9 @@ impl Observation {
             request_id: RequestId::new(),
             method: request.method().clone(),
             began: Instant::now(),
-            function: None,
+            route: None,
+            figures: None,
+            cookie: None,
             measure: None,
             head_at: None,
             status: 0,
@@ -81,12 +90,22 @@ impl Observation {
     }
 
     pub(super) fn function_name(&self) -> Option<&str> {
-        self.0.as_ref()?.function.as_ref().map(|(function, _)| function.name.as_str())
+        self.0.as_ref()?.route.as_ref().map(|route| route.function.name.as_str())
+    }
+
+    /// There was a canary that could have answered, and a lot was drawn.
+    pub(super) fn drew(&mut self, canary: &Canary, lot: Lot) {
+        let watch = canary.watch.as_ref();
+        let figures = watch.map(|watch| Arc::clone(if lot.canary { &watch.canary } else { &watch.live }));
+        self.note(|observed| {
+            observed.figures = figures;
+            observed.cookie = lot.cookie;
+        });
     }
 
     /// A route was found.
-    pub(super) fn found(&mut self, route: &Route) {
-        self.note(|observed| observed.function = Some((Arc::clone(&route.function), route.function_index)));
+    pub(super) fn found(&mut self, route: &Arc<Route>) {
+        self.note(|observed| observed.route = Some(Arc::clone(route)));
     }
 
     /// A permit was had; `measure` counts from now.
@@ -120,6 +139,9 @@ impl Observation {
         let Some(observed) = &self.0 else { return };
         if let Ok(id) = HeaderValue::from_str(observed.request_id.encode(&mut [0; 32])) {
             headers.insert(REQUEST_ID, id);
+        }
+        if let Some(cookie) = &observed.cookie {
+            headers.append(SET_COOKIE, cookie.clone());
         }
         if observed.host.observer.server_timing
             && observed.measure.is_some()
@@ -180,11 +202,18 @@ impl Observation {
     fn write_receipt(&mut self, outcome: Outcome, ended_at: Instant) {
         let Some(observed) = self.0.take() else { return };
         let usage = observed.measure.as_ref().map(Measure::usage).unwrap_or_default();
+        let route = observed.route.as_deref();
+        let phases = observed.phases(ended_at);
+        if let Some(figures) = &observed.figures {
+            figures.add(observed.status, phases.handler);
+        }
         let receipt = Receipt {
             request_id: observed.request_id,
-            function: observed.function.as_ref().map(|(function, _)| function.name.clone()),
-            kind: observed.function.as_ref().map(|(function, _)| function.kind()),
-            phases: observed.phases(ended_at),
+            app: route.map(|route| route.app.clone()),
+            release: route.map(|route| route.release),
+            function: route.map(|route| route.function.name.clone()),
+            kind: route.map(|route| route.function.kind()),
+            phases,
             outcome,
             status: observed.status,
             cpu: usage.cpu,
@@ -193,9 +222,8 @@ impl Observation {
             bytes_out: observed.bytes_out,
             method: observed.method,
         };
-        let index = observed.function.as_ref().map(|(_, index)| *index);
         observed.peer.answering.fetch_sub(1, Ordering::Relaxed);
-        observed.host.observer.record(&receipt, index);
+        observed.host.observer.record(&receipt, route);
     }
 
     fn note(&mut self, change: impl FnOnce(&mut Observed)) {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// How old a file that no release uses must be before it is removed.
-const UNUSED_FOR: Duration = Duration::from_hours(168);
+const UNUSED_FOR: Duration = Duration::from_hours(24);
 
 /// The sha256 of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -33,6 +33,11 @@ impl Digest256 {
         for part in parts {
             hasher.update(part);
         }
+        Self::finish(hasher)
+    }
+
+    /// The digest of all that `hasher` was given.
+    pub(super) fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }
 }
@@ -155,10 +160,10 @@ impl Artifacts {
     }
 
     /// Removes what nobody can use any more: files that a crash left half written, and code of other components or
-    /// compilers, once it has not been touched for a week. `used` is what the live release runs from.
-    pub fn prune<'k>(&self, used: impl Iterator<Item = &'k ArtifactKey>) {
+    /// compilers, once it has not been touched for a day. `used` is what releases run from.
+    pub fn prune(&self, used: impl Iterator<Item = ArtifactKey>) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
-        let used: HashSet<String> = used.map(stem).collect();
+        let used: HashSet<String> = used.map(|key| stem(&key)).collect();
         for entry in entries.flatten() {
             let path = entry.path();
             let in_use = path.file_stem().and_then(|name| name.to_str()).is_some_and(|name| used.contains(name));

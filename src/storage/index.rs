@@ -69,20 +69,14 @@ impl Index {
         }
     }
 
-    /// Writes what is known of `used`, and forgets the rest. An index that cannot be written costs time at the next start
+    /// Writes what is known, and forgets files that are gone. An index that cannot be written costs time at the next start
     /// and nothing else.
-    pub fn save(mut self, used: impl Iterator<Item = PathBuf>) {
-        let before = self.entries.len();
-        let mut kept: HashMap<PathBuf, Entry> = HashMap::with_capacity(before);
-        for path in used {
-            if let Some((path, entry)) = self.entries.remove_entry(&path) {
-                kept.insert(path, entry);
-            }
-        }
-        if !self.changed && kept.len() == before {
+    pub fn save(mut self) {
+        if !self.changed {
             return;
         }
-        let written = serde_json::to_vec(&kept)
+        self.entries.retain(|path, _| path.exists());
+        let written = serde_json::to_vec(&self.entries)
             .map_err(std::io::Error::other)
             .and_then(|text| platform::write_atomically(&self.file, &text));
         if let Err(error) = written {
@@ -126,7 +120,7 @@ mod tests {
         let mut index = Index::open(state.path());
         index.entries.insert(file.clone(), Entry { stamp: stamp_of(&file), known: known() });
         index.changed = true;
-        index.save(std::iter::once(file.clone()));
+        index.save();
         let index = Index::open(state.path());
         assert_eq!(index.find(&file), Some(&known()));
         // The same size, and a time of modification that was set back.
@@ -137,14 +131,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_any_more_is_forgotten() {
+    fn a_file_that_is_gone_is_forgotten() {
         let state = tempfile::tempdir().unwrap();
-        let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+        let file = state.path().join("a.wasm");
+        std::fs::write(&file, b"component").unwrap();
         let mut index = Index::open(state.path());
-        index.note(&old, stamp_of(&old), known());
-        index.save(std::iter::once(old.clone()));
-        Index::open(state.path()).save(std::iter::empty());
-        assert_eq!(Index::open(state.path()).find(&old), None);
+        index.note(&file, stamp_of(&file), known());
+        std::fs::remove_file(&file).unwrap();
+        index.save();
+        assert!(Index::open(state.path()).entries.is_empty());
     }
 
     #[test]

@@ -13,9 +13,12 @@
     reason = "a test that fails panics, and its tasks end with it"
 )]
 
+mod admin;
 mod bench;
 mod cache;
+mod canary;
 mod cli;
+mod deploy;
 mod disconnect;
 mod errors;
 mod examples;
@@ -23,6 +26,7 @@ mod install;
 mod isolation;
 mod limits;
 mod logs;
+mod manager;
 mod manifest;
 mod measuring;
 mod outbound;
@@ -32,5 +36,7 @@ mod routing;
 mod shutdown;
 mod streaming;
 mod support;
+mod survival;
 mod tidy;
 mod wasi03;
+mod watch;

@@ -23,6 +23,7 @@ fn remove_code(folder: &Path, names: &[&str]) {
         std::fs::remove_file(folder.join(format!("{name}.wasm"))).unwrap();
     }
     std::fs::remove_dir_all(folder.join(".fnhost/compiled")).unwrap();
+    std::fs::remove_dir_all(folder.join(".fnhost/components")).unwrap();
 }
 
 #[tokio::test]
@@ -51,7 +52,8 @@ async fn what_was_used_least_recently_makes_room() {
     answer.assert_problem(500, "host");
     let id = answer.request_id().to_owned();
     host.logged(|line| {
-        line["request_id"] == id.as_str() && line["message"].as_str().is_some_and(|text| text.contains("b.wasm"))
+        line["request_id"] == id.as_str()
+            && line["message"].as_str().is_some_and(|text| text.contains("cannot be read"))
     });
 }
 

@@ -1,12 +1,14 @@
 //! The words of the tests: a host under test, a client, guests.
 
+mod admin;
 mod client;
 mod guests;
 mod host;
 
+pub(crate) use admin::{Project, ask, ask_openly, bare_host, hello, token_of};
 pub(crate) use client::{Answer, Connection, Request, body_of, body_of_channel};
 pub(crate) use guests::{component_of_wat, guest};
-pub(crate) use host::{TestHost, fnhost};
+pub(crate) use host::{TestHost, fnhost, wait_for_async, with_guests};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

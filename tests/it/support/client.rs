@@ -34,7 +34,11 @@ impl Request {
     }
 
     pub(crate) fn post(path: &str, body: impl Into<Bytes>) -> Self {
-        Self::new(Method::POST, path).body(Full::new(body.into()).boxed())
+        Self::of(Method::POST, path, body)
+    }
+
+    pub(crate) fn of(method: Method, path: &str, body: impl Into<Bytes>) -> Self {
+        Self::new(method, path).body(Full::new(body.into()).boxed())
     }
 
     pub(crate) fn body(mut self, body: BoxBody<Bytes, Infallible>) -> Self {

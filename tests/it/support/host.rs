@@ -16,6 +16,7 @@ use tempfile::TempDir;
 pub(crate) struct TestHost {
     child: Child,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     folder: Arc<TempDir>,
     log: Log,
     stdout: Option<std::thread::JoinHandle<String>>,
@@ -45,10 +46,17 @@ impl TestHost {
         Self::start(Arc::clone(folder), toml)
     }
 
-    /// Serves a file that is there already.
+    /// Serves a file that is there already. Its state folder may be another host's.
     pub(crate) fn of_file(file: &Path) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
-        Self::spawn(folder, file, &["--no-build"])
+        let state = folder.path().join("state");
+        Self::spawn(folder, file, &["--no-build", "--state", state.to_str().unwrap()])
+    }
+
+    /// Serves what was deployed to the state folder `state` of `folder`, without a functions.toml.
+    pub(crate) fn of_state(folder: &Arc<TempDir>, arguments: &[&str]) -> Self {
+        let command = fnhost(folder.path());
+        Self::run(Arc::clone(folder), command, &[&["--state", "state"], arguments].concat())
     }
 
     /// Builds and serves the functions.toml in `folder`, as `up` does.
@@ -77,18 +85,23 @@ impl TestHost {
         let mut shell = Command::new("sh");
         shell.current_dir(folder.path()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("FNHOST_LOG");
         shell.args(["-c", &format!("ulimit -v {kib}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_fnhost")]);
-        Self::run(folder, shell, &file, &["--no-build"])
+        Self::run(folder, shell, &["--no-build", "-c", "functions.toml"])
     }
 
     fn spawn(folder: Arc<TempDir>, file: &Path, arguments: &[&str]) -> Self {
         let command = fnhost(file.parent().unwrap());
-        Self::run(folder, command, file, arguments)
+        Self::run(folder, command, &[arguments, &["-c", file.to_str().unwrap()]].concat())
     }
 
-    fn run(folder: Arc<TempDir>, mut command: Command, file: &Path, arguments: &[&str]) -> Self {
+    /// The same by a command of one's own, in `folder`.
+    pub(crate) fn run_with(folder: &Arc<TempDir>, mut command: Command, arguments: &[&str]) -> Self {
+        command.current_dir(folder.path()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("FNHOST_LOG");
+        Self::run(Arc::clone(folder), command, arguments)
+    }
+
+    fn run(folder: Arc<TempDir>, mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command
-            .args(["up", "--listen", "127.0.0.1:0", "--log", "json", "-c"])
-            .arg(file)
+            .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "json"])
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -96,23 +109,33 @@ impl TestHost {
             .expect("fnhost starts");
         let log = Log::follow(child.stderr.take().unwrap());
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut first_line = String::new();
-        stdout.read_line(&mut first_line).unwrap();
-        let Some(address) = first_line.trim().strip_prefix("listening on http://") else {
-            let _ = child.wait();
-            panic!("the host did not start; stdout: {first_line:?}, stderr:\n{}", log.text());
+        let mut announced = |what: &str| -> Result<SocketAddr, String> {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            line.trim().strip_prefix(what).and_then(|address| address.parse().ok()).ok_or(line)
         };
-        let address = address.parse().unwrap();
+        let (address, admin) = match announced("listening on http://") {
+            Ok(address) => (address, announced("admin on http://").ok()),
+            Err(line) => {
+                let _ = child.wait();
+                panic!("the host did not start; stdout: {line:?}, stderr:\n{}", log.text());
+            }
+        };
         let stdout = std::thread::spawn(move || {
             let mut rest = String::new();
             let _ = stdout.read_to_string(&mut rest);
             rest
         });
-        Self { child, address, folder, log, stdout: Some(stdout) }
+        Self { child, address, admin, folder, log, stdout: Some(stdout) }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its admin API is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin.expect("an admin API")
     }
 
     pub(crate) fn folder(&self) -> &Arc<TempDir> {
@@ -204,8 +227,20 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The same, while other tasks go on.
+pub(crate) async fn wait_for_async<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited too long: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Puts the paths of the example guests in.
-fn with_guests(toml: &str) -> String {
+pub(crate) fn with_guests(toml: &str) -> String {
     let mut text = toml.to_owned();
     while let Some(end) = text.find(".wasm}") {
         let start = text[..end].rfind('{').expect("an opening brace");

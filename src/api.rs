@@ -1,0 +1,215 @@
+//! What the admin API says and is told: the JSON that `server::admin` and the commands share.
+//!
+//! Owns shapes and nothing else; `openapi.json` describes the same to everybody else, and a test holds the two together.
+//! Times are RFC 3339, sizes are bytes, shares are written as `10%`.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the API, before every path.
+pub const PREFIX: &str = "/v1";
+
+/// A release to be made: `POST /v1/apps/{app}/releases`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// The text of functions.toml.
+    pub manifest: String,
+    /// The sha256 of each function's component, by the function's name.
+    pub components: BTreeMap<String, String>,
+    /// What its author says of it.
+    #[serde(default)]
+    pub message: String,
+    /// The part of the requests that it gets at first, if it is to be tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
+    /// The release that has to be live, or nothing is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
+    /// Whatever is live or under way will do.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A change of what answers: `POST /v1/apps/{app}/promote` and `/rollback`. All of it may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRequest {
+    /// The release to go back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+    /// The release that has to be live, or nothing is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
+    /// Whatever is live or under way will do.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What a change came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The app.
+    pub app: String,
+    /// The release that answers now, or is on trial now.
+    pub number: u64,
+    /// It did so already.
+    pub unchanged: bool,
+}
+
+/// What a release is to its app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It answers.
+    Live,
+    /// It answers a part of the requests, on trial.
+    Canary,
+    /// It can be gone back to.
+    Old,
+}
+
+impl State {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Canary => "canary",
+            Self::Old => "old",
+        }
+    }
+}
+
+/// A release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseInfo {
+    /// Its number.
+    pub number: u64,
+    /// What it is to its app.
+    pub state: State,
+    /// The canary's part of the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
+    /// When it was made.
+    pub created: String,
+    /// Where it came from: `file` or `deploy`.
+    pub source: String,
+    /// What its author said of it.
+    pub message: String,
+    /// What became of it, where there is something to say.
+    pub note: String,
+    /// The sizes of its components together.
+    pub bytes: u64,
+    /// Its functions.
+    pub functions: Vec<FunctionInfo>,
+}
+
+/// A function of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionInfo {
+    /// Its name.
+    pub name: String,
+    /// The sha256 of its component.
+    pub component: String,
+    /// What its component was found to be.
+    pub kind: String,
+    /// The size of its component.
+    pub bytes: u64,
+}
+
+/// The releases of an app: `GET /v1/apps/{app}/releases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseList {
+    /// The app.
+    pub app: String,
+    /// The newest first.
+    pub releases: Vec<ReleaseInfo>,
+}
+
+/// What of an app answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppInfo {
+    /// Its name.
+    pub name: String,
+    /// The live release.
+    pub live: Option<u64>,
+    /// The release on trial.
+    pub canary: Option<u64>,
+    /// Its part of the requests.
+    pub share: Option<String>,
+    /// Functions of the live release.
+    pub functions: u64,
+    /// Routes of the live release.
+    pub routes: u64,
+}
+
+/// The apps of a host: `GET /v1/apps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppList {
+    /// By name.
+    pub apps: Vec<AppInfo>,
+}
+
+/// A host: `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusInfo {
+    /// Of fnhost.
+    pub version: String,
+    /// Where it serves.
+    pub listen: String,
+    /// Since it began to serve.
+    pub uptime_seconds: u64,
+    /// Where sandboxes get their memory from: `pool-scanned`, `pool-cleared` or `on-demand`.
+    pub allocation: Vec<String>,
+    /// Sandboxes alive.
+    pub sandboxes: u32,
+    /// Sandboxes that there may be.
+    pub sandboxes_max: u32,
+    /// Components whose code is mapped.
+    pub loaded: u64,
+    /// Whether it is on its way out.
+    pub draining: bool,
+    /// Its apps.
+    pub apps: Vec<AppInfo>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Whether a host lives, and whether it serves: `GET /v1/health` and `GET /v1/ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthInfo {
+    /// `ok`, or what is the matter.
+    pub status: String,
+}
+
+/// A component that was taken in: `PUT /v1/components/{sha256}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentInfo {
+    /// Its sha256.
+    pub component: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// Why something was not done (RFC 9457).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemInfo {
+    /// Always `about:blank`: `code` says which problem it is.
+    #[serde(default)]
+    pub r#type: String,
+    /// The status in words.
+    #[serde(default)]
+    pub title: String,
+    /// The status.
+    #[serde(default)]
+    pub status: u16,
+    /// What is the matter.
+    #[serde(default)]
+    pub detail: String,
+    /// A stable name of the problem.
+    #[serde(default)]
+    pub code: String,
+    /// With `missing_components`: the sha256 of those that have to be uploaded first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}

@@ -1,0 +1,184 @@
+//! The admin API from the other side: what the commands ask a host.
+
+use super::{DEFAULT_FILE, ManifestArgs};
+use crate::api::{PREFIX, ProblemInfo};
+use crate::manifest::{HostConfig, Manifest};
+use crate::names::Name;
+use crate::server::admin::{TOKEN_FILE, TOKEN_VARIABLE};
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of an answer: a list of releases of ten thousand functions each.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
+
+/// Which host, and which of its apps.
+#[derive(Debug, Args)]
+pub(super) struct HostArgs {
+    /// The host's admin API; by default, what functions.toml has as `admin`.
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    /// A file with the admin token. Without it, `FNHOST_ADMIN_TOKEN`, or else the state folder of a host on this machine.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The file that describes the app.
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+    /// The state folder of a host on this machine, where its token is; by default, what functions.toml says.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl HostArgs {
+    /// The app's functions.toml.
+    pub(super) fn manifest(&self) -> anyhow::Result<Manifest> {
+        ManifestArgs { config: self.config.clone() }.read()
+    }
+
+    /// The app that is meant: `named`, or that of functions.toml.
+    pub(super) fn app(&self, named: Option<&str>) -> anyhow::Result<Name> {
+        let Some(name) = named else { return Ok(self.manifest().context("say which app with --app NAME")?.name) };
+        Name::new(name).with_context(|| format!("`{name}` names no app"))
+    }
+
+    /// The host. What functions.toml says of it is used where there is one.
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
+        let settings = self.manifest().map(|manifest| manifest.host).unwrap_or_default();
+        let to = match &self.to {
+            Some(to) => to.trim_end_matches('/').to_owned(),
+            None => {
+                format!("http://{}", settings.admin.context("functions.toml has no admin API; say where with --to")?)
+            }
+        };
+        let parsed: http::Uri = to.parse().with_context(|| format!("`{to}` is no URL"))?;
+        if !matches!(parsed.scheme_str(), Some("http" | "https")) || !parsed.path().trim_matches('/').is_empty() {
+            bail!("`{to}` is no URL of a host, such as https://example.com:3001");
+        }
+        Client::new(to, self.token(&settings)?)
+    }
+
+    fn token(&self, settings: &HostConfig) -> anyhow::Result<String> {
+        let read = |file: &Path| {
+            let text = std::fs::read_to_string(file);
+            text.map(|text| text.trim().to_owned()).with_context(|| format!("cannot read {}", file.display()))
+        };
+        if let Some(file) = &self.token_file {
+            return read(file);
+        }
+        if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
+            return Ok(token);
+        }
+        let file = self.state.as_ref().unwrap_or(&settings.state).join(TOKEN_FILE);
+        read(&file).with_context(|| format!("there is no admin token: set {TOKEN_VARIABLE}, or say --token-file FILE"))
+    }
+}
+
+/// A host's admin API.
+pub(super) struct Client {
+    base: String,
+    token: String,
+    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What a host answered.
+pub(super) enum Answer {
+    /// It did, and says so in JSON.
+    Done(Bytes),
+    /// It did not.
+    Problem(ProblemInfo),
+}
+
+impl Client {
+    fn new(base: String, token: String) -> anyhow::Result<Self> {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let provider = rustls::crypto::ring::default_provider();
+        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider)?;
+        let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
+        Ok(Self { base, token, http: HttpClient::builder(TokioExecutor::new()).build(connector) })
+    }
+
+    /// Asks for `path`, behind the version.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        understood(self.send(Method::GET, path, Bytes::new()).await?)
+    }
+
+    /// Tells the host something.
+    pub(super) async fn post(&self, path: &str, body: &impl Serialize) -> anyhow::Result<Answer> {
+        self.send(Method::POST, path, serde_json::to_vec(body)?.into()).await
+    }
+
+    /// Gives it a component.
+    pub(super) async fn put(&self, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+        self.send(Method::PUT, path, body).await
+    }
+
+    /// Takes something away.
+    pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+        self.send(Method::DELETE, path, Bytes::new()).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{PREFIX}{path}", self.base))
+            .header(AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .context("the admin token cannot be sent")?;
+        let answered = self.http.request(request).await;
+        let response = answered.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("the answer of {} broke off: {error}", self.base))?.to_bytes();
+        if status.is_success() {
+            return Ok(Answer::Done(body));
+        }
+        match serde_json::from_slice(&body) {
+            Ok(problem) => Ok(Answer::Problem(problem)),
+            Err(_) => bail!("{} answered {status}, and not as an admin API does", self.base),
+        }
+    }
+
+    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> anyhow::Error {
+        let mut why = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            why = cause.to_string();
+            source = cause.source();
+        }
+        anyhow::anyhow!("no host answers at {}: {why}", self.base)
+    }
+}
+
+/// What the host said, where a problem is the end.
+pub(super) fn understood<T: DeserializeOwned>(answer: Answer) -> anyhow::Result<T> {
+    match answer {
+        Answer::Done(body) => serde_json::from_slice(&body).context("the host answers in another way than this fnhost"),
+        Answer::Problem(problem) => Err(refusal(&problem)),
+    }
+}
+
+/// A problem as an error.
+pub(super) fn refusal(problem: &ProblemInfo) -> anyhow::Error {
+    anyhow::anyhow!("{} ({})", problem.detail.trim_end(), problem.code)
+}
+
+/// Runs a command that asks a host.
+pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

@@ -1,0 +1,84 @@
+//! Changes of functions.toml and of its components, served without a restart.
+
+use crate::authoring::watch::FileWatch;
+use crate::manifest::{FunctionSpec, Manifest};
+use crate::release::deploy::{DeployError, Deployed, Deployments};
+use crate::release::install::Progress;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Installs what has changed, when it changes or when it is told to.
+pub(super) struct Reloader {
+    manifest: Manifest,
+    deployments: Arc<Deployments>,
+    watch: Option<FileWatch>,
+    hangup: Signal,
+}
+
+impl Reloader {
+    /// For the app of `manifest`, which is live. SIGHUP always has it look; with `watches`, so do changes.
+    pub(super) fn new(manifest: Manifest, deployments: &Arc<Deployments>, watches: bool) -> anyhow::Result<Self> {
+        let hangup = signal(SignalKind::hangup())?;
+        let mut watch = if watches { Some(FileWatch::new()?) } else { None };
+        if let Some(watch) = &mut watch {
+            watch.set(files_of(&manifest));
+        }
+        Ok(Self { manifest, deployments: Arc::clone(deployments), watch, hangup })
+    }
+
+    /// Looks for as long as it is polled.
+    pub(super) async fn run(mut self) {
+        loop {
+            let changed = async {
+                match &self.watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                told = self.hangup.recv() => if told.is_none() { return },
+            }
+            self.reload().await;
+        }
+    }
+
+    async fn reload(&mut self) {
+        let (path, deployments) = (self.manifest.path().to_owned(), Arc::clone(&self.deployments));
+        let reloading = tokio::task::spawn_blocking(move || {
+            let manifest = Manifest::read(&path).map_err(|error| error.to_string())?;
+            let deployed =
+                deployments.deploy_file(&manifest, &Quiet).map_err(|error: DeployError| error.to_string())?;
+            Ok::<_, String>((manifest, deployed))
+        });
+        match reloading.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok((manifest, Deployed { number, unchanged })) => {
+                if unchanged {
+                    tracing::debug!(release = number, "nothing has changed");
+                } else {
+                    tracing::info!(app = manifest.name.as_str(), release = number, "the change is live");
+                }
+                if manifest.host != self.manifest.host {
+                    tracing::warn!("what [host] says now holds from the next start on");
+                }
+                if let Some(watch) = &mut self.watch {
+                    watch.set(files_of(&manifest));
+                }
+                self.manifest = manifest;
+            }
+            Err(report) => tracing::error!("the change is not served, and what was live still is:\n{report}"),
+        }
+    }
+}
+
+fn files_of(manifest: &Manifest) -> impl Iterator<Item = &Path> {
+    std::iter::once(manifest.path()).chain(manifest.functions.iter().map(|spec| spec.component.as_path()))
+}
+
+/// The log tells when it is done.
+struct Quiet;
+
+impl Progress for Quiet {
+    fn compiling(&self, _function: &FunctionSpec, _done: usize, _total: usize) {}
+}

@@ -1,0 +1,501 @@
+//! The record of releases: which there are, of what they are made, and which answers.
+//!
+//! Owns `fnhost.db` in the state folder, an `SQLite` database in WAL mode, synced at each commit. **Invariant:** what a
+//! transaction did is on disk when it returns, and a crash at any moment leaves the record before it or after it. Behind
+//! each change a copy is written aside (`fnhost.db.copy`), from which a record that was damaged is restored.
+
+mod database;
+
+use super::artifacts::Digest256;
+use crate::names::Name;
+use database::{Refusal, connect, copy, copy_of, is_damage, restore};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Why the record cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// `SQLite` says so.
+    #[error("the record of releases {}: {cause}", file.display())]
+    Sqlite {
+        /// The database.
+        file: PathBuf,
+        /// What it says.
+        cause: rusqlite::Error,
+    },
+    /// A later version of the host wrote it.
+    #[error("the record of releases {} was written by a later version of fnhost", file.display())]
+    Later {
+        /// The database.
+        file: PathBuf,
+    },
+    /// It is damaged, and so is its copy, or there is none.
+    #[error("the record of releases {} is damaged, and there is no copy of it; move it away, and deploy again", file.display())]
+    Damaged {
+        /// The database.
+        file: PathBuf,
+    },
+}
+
+/// Where a release came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A functions.toml that the host was started with.
+    File,
+    /// The admin API.
+    Deploy,
+}
+
+impl Source {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Deploy => "deploy",
+        }
+    }
+}
+
+/// One function of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionRecord {
+    /// Its name.
+    pub name: String,
+    /// The sha256 of its component.
+    pub component: Digest256,
+    /// What its component was found to be.
+    pub kind: String,
+    /// What its sandboxes need, as a line.
+    pub needs: String,
+    /// The size of its component.
+    pub bytes: u64,
+}
+
+/// A release to be recorded.
+#[derive(Debug)]
+pub struct NewRelease<'a> {
+    /// Whose it is.
+    pub app: &'a Name,
+    /// Where it came from.
+    pub source: Source,
+    /// What its author says of it.
+    pub message: &'a str,
+    /// The text of its functions.toml.
+    pub manifest: &'a str,
+    /// Of the manifest and all components.
+    pub digest: Digest256,
+    /// Its functions, in the order of the manifest.
+    pub functions: Vec<FunctionRecord>,
+}
+
+/// A release, without what it is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseLine {
+    /// Its number.
+    pub number: u64,
+    /// Milliseconds since the epoch of Unix.
+    pub created_ms: u64,
+    /// Where it came from.
+    pub source: String,
+    /// What its author says of it.
+    pub message: String,
+    /// Of the manifest and all components.
+    pub digest: Digest256,
+    /// What became of it, where there is something to say.
+    pub note: String,
+}
+
+/// All of a release.
+#[derive(Debug, Clone)]
+pub struct ReleaseRecord {
+    /// What the list has of it.
+    pub line: ReleaseLine,
+    /// The text of its functions.toml.
+    pub manifest: String,
+    /// Its functions, in the order of the manifest.
+    pub functions: Vec<FunctionRecord>,
+}
+
+/// Which releases of an app answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pointers {
+    /// The live one.
+    pub live: Option<u64>,
+    /// The canary, and of how many requests in a million it has a part.
+    pub canary: Option<(u64, u32)>,
+}
+
+/// The record.
+pub struct Releases {
+    file: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Releases {
+    /// Opens the record in `state`, which must be there; makes it, or restores it from its copy, if need be.
+    pub fn open(state: &Path) -> Result<Self, RecordError> {
+        let file = state.join("fnhost.db");
+        let copy = copy_of(&file);
+        match connect(&file) {
+            Ok(connection) => return Ok(Self { file, connection: Mutex::new(connection) }),
+            Err(error) if is_damage(&error) && copy.exists() => {}
+            Err(error) if is_damage(&error) => return Err(RecordError::Damaged { file }),
+            Err(Refusal::Later) => return Err(RecordError::Later { file }),
+            Err(Refusal::Sqlite(cause)) => return Err(RecordError::Sqlite { file, cause }),
+        }
+        tracing::warn!(file = %file.display(), "the record of releases is damaged; taking the copy of the last change");
+        let restored = restore(&file, &copy).map_err(Refusal::Sqlite).and_then(|()| connect(&file));
+        match restored {
+            Ok(connection) => Ok(Self { file, connection: Mutex::new(connection) }),
+            Err(_) => Err(RecordError::Damaged { file }),
+        }
+    }
+
+    /// The apps, by name, and what of them answers.
+    pub fn apps(&self) -> Result<Vec<(Name, Pointers)>, RecordError> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare("SELECT name, live, canary, canary_parts FROM apps ORDER BY name")?;
+            let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, pointers(row, 1)?)))?;
+            // Names were checked before they were written.
+            rows.map(|row| row.map(|(name, pointers)| Name::new(&name).ok().map(|name| (name, pointers))))
+                .filter_map(Result::transpose)
+                .collect()
+        })
+    }
+
+    /// What of `app` answers; nothing if there is no such app.
+    pub fn pointers(&self, app: &Name) -> Result<Option<Pointers>, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT live, canary, canary_parts FROM apps WHERE name = ?1";
+            connection.query_row(query, [app.as_str()], |row| pointers(row, 0)).optional()
+        })
+    }
+
+    /// The releases of `app`, the newest first.
+    pub fn list(&self, app: &Name) -> Result<Vec<ReleaseLine>, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT number, created_ms, source, message, digest, note FROM releases
+                         WHERE app = ?1 ORDER BY number DESC";
+            connection.prepare(query)?.query_map([app.as_str()], line)?.collect()
+        })
+    }
+
+    /// One release, whole.
+    pub fn find(&self, app: &Name, number: u64) -> Result<Option<ReleaseRecord>, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT number, created_ms, source, message, digest, note, manifest FROM releases
+                         WHERE app = ?1 AND number = ?2";
+            let found = connection
+                .query_row(query, params![app.as_str(), to_sql(number)], |row| Ok((line(row)?, row.get(6)?)))
+                .optional()?;
+            let Some((line, manifest)) = found else { return Ok(None) };
+            let query = "SELECT name, component, kind, needs, bytes FROM functions
+                         WHERE app = ?1 AND number = ?2 ORDER BY position";
+            let functions = connection
+                .prepare(query)?
+                .query_map(params![app.as_str(), to_sql(number)], function)?
+                .collect::<Result<_, _>>()?;
+            Ok(Some(ReleaseRecord { line, manifest, functions }))
+        })
+    }
+
+    /// What the component of this digest was found to be, by any release that has it: its kind and its needs.
+    pub fn known(&self, component: &Digest256) -> Result<Option<(String, String)>, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT kind, needs FROM functions WHERE component = ?1 LIMIT 1";
+            connection.query_row(query, [component.to_string()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+    }
+
+    /// The components of all releases, each with its kind.
+    pub fn components(&self) -> Result<HashSet<(Digest256, String)>, RecordError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare("SELECT DISTINCT component, kind FROM functions")?;
+            let rows = statement.query_map([], |row| Ok((digest(row, 0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+    }
+
+    /// The number that the next release of `app` will have: one more than any that it has had.
+    pub fn next_number(&self, app: &Name) -> Result<u64, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT next_number FROM apps WHERE name = ?1";
+            let number: Option<i64> = connection.query_row(query, [app.as_str()], |row| row.get(0)).optional()?;
+            Ok(number.map_or(1, from_sql))
+        })
+    }
+
+    /// The last release before `number` that was live; where there is none, nothing.
+    pub fn live_before(&self, app: &Name, number: u64) -> Result<Option<u64>, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT max(number) FROM releases WHERE app = ?1 AND number < ?2 AND was_live";
+            let number: Option<i64> =
+                connection.query_row(query, params![app.as_str(), to_sql(number)], |row| row.get(0))?;
+            Ok(number.map(from_sql))
+        })
+    }
+
+    /// Records release `number`, the next one, points as told, and notes of others what became of them. All or nothing.
+    pub fn add(
+        &self,
+        number: u64,
+        new: &NewRelease<'_>,
+        pointers: Pointers,
+        notes: &[(u64, &str)],
+    ) -> Result<(), RecordError> {
+        let app = new.app.as_str();
+        self.change(|transaction| {
+            transaction.execute("INSERT INTO apps (name) VALUES (?1) ON CONFLICT DO NOTHING", [app])?;
+            transaction
+                .execute("UPDATE apps SET next_number = ?2 + 1 WHERE name = ?1", params![app, to_sql(number)])?;
+            // A number that is taken is refused by the primary key.
+            transaction.execute(
+                "INSERT INTO releases (app, number, created_ms, source, message, manifest, digest)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    app,
+                    to_sql(number),
+                    to_sql(now_ms()),
+                    new.source.as_str(),
+                    new.message,
+                    new.manifest,
+                    new.digest.to_string()
+                ],
+            )?;
+            let mut statement = transaction.prepare("INSERT INTO functions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+            for (position, function) in new.functions.iter().enumerate() {
+                let FunctionRecord { name, component, kind, needs, bytes } = function;
+                let (number, position, bytes) = (to_sql(number), to_sql(position as u64), to_sql(*bytes));
+                statement.execute(params![app, number, position, name, component.to_string(), kind, needs, bytes])?;
+            }
+            drop(statement);
+            note(transaction, app, notes)?;
+            point(transaction, app, pointers)
+        })
+    }
+
+    /// Points to other releases of `app`, and notes of some what became of them.
+    pub fn point(&self, app: &Name, pointers: Pointers, notes: &[(u64, &str)]) -> Result<(), RecordError> {
+        self.change(|transaction| {
+            note(transaction, app.as_str(), notes)?;
+            point(transaction, app.as_str(), pointers)
+        })
+    }
+
+    /// Forgets the oldest releases of `app` but `keep`; never those that it points to. Says how many went.
+    pub fn prune(&self, app: &Name, keep: u32) -> Result<usize, RecordError> {
+        self.change(|transaction| {
+            transaction.execute(
+                "DELETE FROM releases WHERE app = ?1
+                 AND number NOT IN (SELECT number FROM releases WHERE app = ?1 ORDER BY number DESC LIMIT ?2)
+                 AND number NOT IN (SELECT live FROM apps WHERE name = ?1 AND live IS NOT NULL)
+                 AND number NOT IN (SELECT canary FROM apps WHERE name = ?1 AND canary IS NOT NULL)",
+                params![app.as_str(), keep],
+            )
+        })
+    }
+
+    /// Forgets `app` and all its releases. Says whether there was such an app.
+    pub fn remove(&self, app: &Name) -> Result<bool, RecordError> {
+        self.change(|transaction| Ok(transaction.execute("DELETE FROM apps WHERE name = ?1", [app.as_str()])? > 0))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, RecordError> {
+        read(&self.connection()).map_err(|cause| self.failed(cause))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, RecordError> {
+        let mut connection = self.connection();
+        let changed = (|| {
+            let transaction = connection.transaction()?;
+            let done = change(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })();
+        let changed = changed.map_err(|cause| self.failed(cause))?;
+        // The change itself is safe. A copy that could not be made is as old as the one before.
+        if let Err(error) = copy(&connection, &copy_of(&self.file)) {
+            tracing::warn!(%error, "the record of releases has no fresh copy");
+        }
+        Ok(changed)
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, cause: rusqlite::Error) -> RecordError {
+        RecordError::Sqlite { file: self.file.clone(), cause }
+    }
+}
+
+fn point(transaction: &Transaction<'_>, app: &str, pointers: Pointers) -> rusqlite::Result<()> {
+    let (canary, parts) = pointers.canary.map(|(number, parts)| (to_sql(number), parts)).unzip();
+    transaction.execute(
+        "UPDATE apps SET live = ?2, canary = ?3, canary_parts = ?4 WHERE name = ?1",
+        params![app, pointers.live.map(to_sql), canary, parts],
+    )?;
+    let was_live = "UPDATE releases SET was_live = 1 WHERE app = ?1 AND number = ?2";
+    transaction.execute(was_live, params![app, pointers.live.map(to_sql)])?;
+    Ok(())
+}
+
+fn note(transaction: &Transaction<'_>, app: &str, notes: &[(u64, &str)]) -> rusqlite::Result<()> {
+    for (number, note) in notes {
+        let change = "UPDATE releases SET note = ?3 WHERE app = ?1 AND number = ?2";
+        transaction.execute(change, params![app, to_sql(*number), note])?;
+    }
+    Ok(())
+}
+
+fn pointers(row: &Row<'_>, first: usize) -> rusqlite::Result<Pointers> {
+    let live: Option<i64> = row.get(first)?;
+    let canary: Option<i64> = row.get(first + 1)?;
+    let parts: Option<u32> = row.get(first + 2)?;
+    Ok(Pointers { live: live.map(from_sql), canary: canary.map(from_sql).zip(parts) })
+}
+
+fn line(row: &Row<'_>) -> rusqlite::Result<ReleaseLine> {
+    Ok(ReleaseLine {
+        number: from_sql(row.get(0)?),
+        created_ms: from_sql(row.get(1)?),
+        source: row.get(2)?,
+        message: row.get(3)?,
+        digest: digest(row, 4)?,
+        note: row.get(5)?,
+    })
+}
+
+fn function(row: &Row<'_>) -> rusqlite::Result<FunctionRecord> {
+    Ok(FunctionRecord {
+        name: row.get(0)?,
+        component: digest(row, 1)?,
+        kind: row.get(2)?,
+        needs: row.get(3)?,
+        bytes: from_sql(row.get(4)?),
+    })
+}
+
+fn digest(row: &Row<'_>, at: usize) -> rusqlite::Result<Digest256> {
+    let text: String = row.get(at)?;
+    Digest256::try_from(text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, error.into()))
+}
+
+/// `SQLite` has signed numbers; counts, sizes and times here are far below their bound.
+fn to_sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn from_sql(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app() -> Name {
+        Name::new("app").unwrap()
+    }
+
+    fn add(releases: &Releases, message: &str, canary_parts: Option<u32>) -> u64 {
+        let function = FunctionRecord {
+            name: "hello".to_owned(),
+            component: Digest256::of(message.as_bytes()),
+            kind: "http-0.2".to_owned(),
+            needs: "1 2 3 4".to_owned(),
+            bytes: 7,
+        };
+        let new = NewRelease {
+            app: &app(),
+            source: Source::Deploy,
+            message,
+            manifest: "name = \"app\"",
+            digest: Digest256::of(message.as_bytes()),
+            functions: vec![function],
+        };
+        let number = releases.next_number(&app()).unwrap();
+        let before = releases.pointers(&app()).unwrap().unwrap_or_default();
+        let pointers = match canary_parts {
+            None => Pointers { live: Some(number), canary: None },
+            Some(parts) => Pointers { canary: Some((number, parts)), ..before },
+        };
+        releases.add(number, &new, pointers, &[]).unwrap();
+        number
+    }
+
+    #[test]
+    fn releases_are_numbered_and_found_again() {
+        let state = tempfile::tempdir().unwrap();
+        let releases = Releases::open(state.path()).unwrap();
+        assert_eq!(releases.pointers(&app()).unwrap(), None);
+        assert_eq!((add(&releases, "one", None), add(&releases, "two", Some(100_000))), (1, 2));
+        drop(releases);
+        let releases = Releases::open(state.path()).unwrap();
+        let pointers = Pointers { live: Some(1), canary: Some((2, 100_000)) };
+        assert_eq!(releases.apps().unwrap(), [(app(), pointers)]);
+        let found = releases.find(&app(), 2).unwrap().unwrap();
+        assert_eq!((found.line.message.as_str(), found.functions.len()), ("two", 1));
+        assert_eq!(releases.known(&Digest256::of(b"one")).unwrap().unwrap().0, "http-0.2");
+        releases.point(&app(), Pointers { live: Some(1), canary: None }, &[(2, "it erred")]).unwrap();
+        let lines = releases.list(&app()).unwrap();
+        assert_eq!(
+            lines.iter().map(|line| (line.number, line.note.as_str())).collect::<Vec<_>>(),
+            [(2, "it erred"), (1, "")]
+        );
+    }
+
+    #[test]
+    fn going_back_passes_over_what_was_never_live() {
+        let state = tempfile::tempdir().unwrap();
+        let releases = Releases::open(state.path()).unwrap();
+        add(&releases, "one", None);
+        add(&releases, "two, on trial", Some(1));
+        add(&releases, "three", None);
+        assert_eq!(releases.live_before(&app(), 3).unwrap(), Some(1));
+        assert_eq!(releases.live_before(&app(), 1).unwrap(), None);
+    }
+
+    #[test]
+    fn old_releases_go_and_live_ones_never() {
+        let state = tempfile::tempdir().unwrap();
+        let releases = Releases::open(state.path()).unwrap();
+        for message in ["1", "2", "3", "4", "5"] {
+            add(&releases, message, None);
+        }
+        releases.point(&app(), Pointers { live: Some(1), canary: None }, &[]).unwrap();
+        assert_eq!(releases.prune(&app(), 2).unwrap(), 2);
+        let left: Vec<u64> = releases.list(&app()).unwrap().iter().map(|line| line.number).collect();
+        assert_eq!(left, [5, 4, 1]);
+        assert_eq!(releases.components().unwrap().len(), 3);
+        // A number is never given twice, whatever was forgotten.
+        assert_eq!(add(&releases, "6", None), 6);
+        assert!(releases.remove(&app()).unwrap() && !releases.remove(&app()).unwrap());
+        assert!(releases.components().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_record_is_restored_from_its_copy() {
+        let state = tempfile::tempdir().unwrap();
+        let releases = Releases::open(state.path()).unwrap();
+        add(&releases, "one", None);
+        drop(releases);
+        std::fs::write(state.path().join("fnhost.db"), b"not what it was, by far, and long enough to be read").unwrap();
+        let releases = Releases::open(state.path()).unwrap();
+        assert_eq!(releases.list(&app()).unwrap().len(), 1);
+        drop(releases);
+        std::fs::write(state.path().join("fnhost.db"), b"not what it was, by far, and long enough to be read").unwrap();
+        std::fs::remove_file(state.path().join("fnhost.db.copy")).unwrap();
+        assert!(matches!(Releases::open(state.path()), Err(RecordError::Damaged { .. })));
+    }
+}
