@@ -5,6 +5,7 @@ pub mod deploy;
 pub mod install;
 pub mod live;
 pub mod routes;
+mod turns;
 
 use crate::manifest::{ReleaseConfig, RoutePattern};
 use crate::names::{Name, strip_host_headers};

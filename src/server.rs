@@ -34,7 +34,7 @@ use tasks::Tasks;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
+use tokio::time::{MissedTickBehavior, Sleep};
 
 /// Connections that the kernel holds ready for the host to accept.
 const BACKLOG: u32 = 1024;
@@ -126,6 +126,7 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
     // A set stops what is in it when it is dropped, at the end of this function.
     let mut sweeper = JoinSet::new();
     sweeper.spawn(sweep(Arc::clone(&host)));
+    sweeper.spawn(judge(Arc::clone(&host.deployments)));
     let (drain, draining) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(host.settings.connections as usize));
     let local = listener.local_addr().unwrap_or(host.settings.listen);
@@ -188,7 +189,6 @@ fn accept_the_rest(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
 async fn sweep(host: Arc<Host>) {
     let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
     let mut looks = tokio::time::interval(SWAP_INTERVAL);
-    let mut verdicts = tokio::time::interval(VERDICT_INTERVAL);
     let engines = || host.deployments.installer().engines();
     loop {
         tokio::select! {
@@ -203,11 +203,19 @@ async fn sweep(host: Arc<Host>) {
             _ = looks.tick() => if engines().iter().any(|engines| engines.clearing_is_unsafe()) {
                 host.unsafe_to_go_on.notify_one();
             },
-            _ = verdicts.tick() => if host.deployments.watches() {
-                let deployments = Arc::clone(&host.deployments);
-                // It writes to disk if a canary has to end.
-                let _ = tokio::task::spawn_blocking(move || deployments.judge()).await;
-            },
+        }
+    }
+}
+
+/// Ends canaries that do worse than they may, for as long as it is polled. It may have to wait for a disk.
+async fn judge(deployments: Arc<Deployments>) {
+    let mut verdicts = tokio::time::interval(VERDICT_INTERVAL);
+    verdicts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        verdicts.tick().await;
+        if deployments.watches() {
+            let deployments = Arc::clone(&deployments);
+            let _ = tokio::task::spawn_blocking(move || deployments.judge()).await;
         }
     }
 }

@@ -29,7 +29,7 @@ def deploys(build):
     FOLDER.mkdir(parents=True, exist_ok=True)
     state = FOLDER / "state"
     subprocess.run(["rm", "-rf", str(state)], check=True)
-    command = (builds.host(build), "up", "--state", state, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    command = (builds.host(build, "release"), "up", "--state", state, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     ports = {"http": r"listening on http://127\.0\.0\.1:(\d+)\n", "admin": r"admin on http://127\.0\.0\.1:(\d+)\n"}
     launch = servers.Launch("sweep-deploys", command, ports, mute=True)
     with servers.running(launch, PLACEMENTS["shared"]) as server:
@@ -94,7 +94,7 @@ class Project:
     """An app that is deployed again and again, by the command."""
 
     def __init__(self, build, server):
-        self.host = builds.host(build)
+        self.host = builds.host(build, "release")
         self.server = server
         self.hello = contenders.component(build, "0.2").read_bytes()
         self.stream = guest(build, "stream")

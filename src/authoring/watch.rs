@@ -4,6 +4,7 @@
 //! a new file in the place of the old one. **Invariant:** a change is told once it has been quiet for a moment, so that
 //! nobody reads a file that is being written.
 
+use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,24 @@ const QUIET: Duration = Duration::from_millis(150);
 pub struct FileWatch {
     watcher: RecommendedWatcher,
     folders: HashSet<PathBuf>,
-    files: Arc<Mutex<HashSet<PathBuf>>>,
+    watched: Arc<Mutex<Watched>>,
     changed: Arc<Notify>,
+}
+
+/// What concerns whoever watches.
+#[derive(Default)]
+struct Watched {
+    files: HashSet<PathBuf>,
+    /// All folders above them: one that comes or goes takes files with it.
+    above: HashSet<PathBuf>,
+}
+
+impl Watched {
+    fn is_concerned(&self, event: &notify::Event) -> bool {
+        let in_place = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
+        let concerns = |path: &PathBuf| self.files.contains(path) || (!in_place && self.above.contains(path));
+        !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(concerns)
+    }
 }
 
 /// Why files cannot be watched.
@@ -30,37 +47,41 @@ pub struct WatchError(#[from] notify::Error);
 impl FileWatch {
     /// Watches nothing yet.
     pub fn new() -> Result<Self, WatchError> {
-        let (files, changed) = (Arc::<Mutex<HashSet<PathBuf>>>::default(), Arc::<Notify>::default());
-        let (watched, tell) = (Arc::clone(&files), Arc::clone(&changed));
+        let (watched, changed) = (Arc::<Mutex<Watched>>::default(), Arc::<Notify>::default());
+        let (known, tell) = (Arc::clone(&watched), Arc::clone(&changed));
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // That something was lost is told like a change: the files are looked at again.
-            let concerns = event.map_or(true, |event| {
-                let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
-                !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| watched.contains(path))
-            });
-            if concerns {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.map_or(true, |event| known.is_concerned(&event)) {
                 tell.notify_one();
             }
         })?;
-        Ok(Self { watcher, folders: HashSet::new(), files, changed })
+        Ok(Self { watcher, folders: HashSet::new(), watched, changed })
     }
 
-    /// Watches `files`, and no others. A folder that is not there is not watched: whatever makes it is followed by a change
-    /// of functions.toml, or by a restart.
+    /// Watches `files`, and no others. Of a folder that is not there, the nearest one above it is watched until it is; to be
+    /// called again after each change, for folders come and go.
     pub fn set<'p>(&mut self, files: impl Iterator<Item = &'p Path>) {
         let files: HashSet<PathBuf> = files.filter_map(|file| std::path::absolute(file).ok()).collect();
-        let folders: HashSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
-        for folder in folders.difference(&self.folders) {
-            if let Err(error) = self.watcher.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %folder.display(), %error, "changes in this folder are not seen");
-            }
-        }
+        let there = |file: &Path| file.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned);
+        let folders: HashSet<PathBuf> = files.iter().filter_map(|file| there(file)).collect();
         for folder in self.folders.difference(&folders) {
             // It may be gone.
             let _ = self.watcher.unwatch(folder);
         }
-        self.folders = folders;
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        // Also those that were watched before: one that was made anew is another folder, which nobody watches.
+        let mut watched = HashSet::with_capacity(folders.len());
+        for folder in folders {
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(watched.insert(folder)),
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "changes in this folder are not seen");
+                }
+            }
+        }
+        self.folders = watched;
+        let above = files.iter().flat_map(|file| file.ancestors().skip(1)).map(Path::to_owned).collect();
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = Watched { files, above };
     }
 
     /// Completes when something has changed and is quiet again.

@@ -2,7 +2,7 @@
 
 use super::{DEFAULT_FILE, ManifestArgs};
 use crate::api::{PREFIX, ProblemInfo};
-use crate::manifest::{HostConfig, Manifest};
+use crate::manifest::{Described, HostConfig, Manifest, ManifestError};
 use crate::names::Name;
 use crate::server::admin::{TOKEN_FILE, TOKEN_VARIABLE};
 use anyhow::{Context as _, bail};
@@ -17,6 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ impl HostArgs {
 
     /// The host. What functions.toml says of it is used where there is one.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
-        let settings = self.manifest().map(|manifest| manifest.host).unwrap_or_default();
+        let settings = self.settings()?;
         let to = match &self.to {
             Some(to) => to.trim_end_matches('/').to_owned(),
             None => {
@@ -67,10 +68,25 @@ impl HostArgs {
         if !matches!(parsed.scheme_str(), Some("http" | "https")) || !parsed.path().trim_matches('/').is_empty() {
             bail!("`{to}` is no URL of a host, such as https://example.com:3001");
         }
-        Client::new(to, self.token(&settings)?)
+        // The secret of a host on this machine is for that host.
+        let is_here = parsed.host().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
+        let token = self.token(is_here.then_some(&settings))?;
+        Client::new(to, token)
     }
 
-    fn token(&self, settings: &HostConfig) -> anyhow::Result<String> {
+    /// How the host is described here, if it is.
+    fn settings(&self) -> anyhow::Result<HostConfig> {
+        match Described::read(&self.config) {
+            Ok(Described::App(manifest)) => Ok(manifest.host),
+            Ok(Described::Host(settings)) => Ok(settings),
+            Err(ManifestError::Unreadable { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
+                Ok(HostConfig::default())
+            }
+            Err(error) => bail!("{error}"),
+        }
+    }
+
+    fn token(&self, here: Option<&HostConfig>) -> anyhow::Result<String> {
         let read = |file: &Path| {
             let text = std::fs::read_to_string(file);
             text.map(|text| text.trim().to_owned()).with_context(|| format!("cannot read {}", file.display()))
@@ -81,7 +97,10 @@ impl HostArgs {
         if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
             return Ok(token);
         }
-        let file = self.state.as_ref().unwrap_or(&settings.state).join(TOKEN_FILE);
+        let state = self.state.as_ref().or(here.map(|settings| &settings.state));
+        let Some(file) = state.map(|state| state.join(TOKEN_FILE)) else {
+            bail!("there is no admin token: set {TOKEN_VARIABLE}, or say --token-file FILE")
+        };
         read(&file).with_context(|| format!("there is no admin token: set {TOKEN_VARIABLE}, or say --token-file FILE"))
     }
 }

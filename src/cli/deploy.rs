@@ -3,7 +3,7 @@
 use super::client::{self, Answer, Client, HostArgs};
 use super::progress::Waiting;
 use super::{build, client::refusal};
-use crate::api::{Changed, DeployRequest};
+use crate::api::{AppList, Changed, DeployRequest};
 use crate::limits::{self, COMPONENT_BYTES_MAX, show_size};
 use crate::manifest::Manifest;
 use crate::storage::artifacts::Digest256;
@@ -65,7 +65,10 @@ async fn deploy(args: &DeployArgs, client: &Client, manifest: &Manifest) -> anyh
         components,
         message: args.message.clone(),
         canary: args.canary.clone(),
-        base: args.base,
+        base: match args.base {
+            None if !args.force => live_now(client, manifest).await?,
+            base => base,
+        },
         force: args.force,
     };
     let waiting = Waiting::new();
@@ -95,6 +98,12 @@ async fn deploy(args: &DeployArgs, client: &Client, manifest: &Manifest) -> anyh
         }
     }
     bail!("the host goes on to miss components that were uploaded; its disk may be full or damaged")
+}
+
+/// What is live as this deploy begins: if that is another by the time it is uploaded, somebody else has deployed.
+async fn live_now(client: &Client, manifest: &Manifest) -> anyhow::Result<Option<u64>> {
+    let apps: AppList = client.get("/apps").await?;
+    Ok(apps.apps.into_iter().find(|app| app.name == manifest.name.as_str()).and_then(|app| app.live))
 }
 
 fn read(file: &Path) -> anyhow::Result<Bytes> {

@@ -14,9 +14,9 @@ use rustix::net::{
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixListener;
@@ -91,30 +91,27 @@ fn send(to: &UnixStream, sockets: &[OwnedFd]) -> io::Result<()> {
 /// What a host offers to its successor.
 pub(super) struct Offer {
     listener: UnixListener,
-    path: PathBuf,
     deployments: Arc<Deployments>,
-    sockets: Vec<OwnedFd>,
+    sockets: Arc<Vec<OwnedFd>>,
 }
 
 impl Offer {
     /// Offers copies of `sockets`: HTTP, and then the admin API.
-    pub(super) fn new(deployments: &Arc<Deployments>, sockets: Vec<OwnedFd>) -> anyhow::Result<Self> {
-        let path = deployments.state().join(SOCKET);
-        // The folder is this process's alone: what is there is of one that was killed, or has handed over.
-        let _ = std::fs::remove_file(&path);
-        let listener =
-            UnixListener::bind(&path).with_context(|| format!("cannot make the socket {}", path.display()))?;
-        Ok(Self { listener, path, deployments: Arc::clone(deployments), sockets })
+    pub(super) fn new<'s>(
+        deployments: &Arc<Deployments>,
+        sockets: impl Iterator<Item = BorrowedFd<'s>>,
+    ) -> anyhow::Result<Self> {
+        let sockets = sockets.map(|socket| socket.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        Ok(Self { listener: listen(deployments)?, deployments: Arc::clone(deployments), sockets: Arc::new(sockets) })
     }
 
     /// Completes when another process serves in this one's place.
     pub(super) async fn taken(self) {
-        let Self { listener, path, deployments, sockets } = self;
-        let sockets = Arc::new(sockets);
+        let Self { mut listener, deployments, sockets } = self;
         loop {
             let Ok((stream, _)) = listener.accept().await else { return std::future::pending().await };
-            let (deployments, sockets) = (Arc::clone(&deployments), Arc::clone(&sockets));
-            let handed = tokio::task::spawn_blocking(move || hand_over(stream.into_std()?, &deployments, &sockets));
+            let (offered, sockets) = (Arc::clone(&deployments), Arc::clone(&sockets));
+            let handed = tokio::task::spawn_blocking(move || hand_over(stream.into_std()?, &offered, &sockets));
             match handed.await.map_err(anyhow::Error::from).flatten() {
                 Ok(()) => {
                     tracing::info!("another process serves in this one's place");
@@ -122,13 +119,20 @@ impl Offer {
                 }
                 Err(error) => tracing::warn!("the host was not handed over: {error:#}"),
             }
-            // The successor may have put its own there before it ended.
-            if !path.exists() {
-                tracing::warn!("this host cannot be taken over any more");
-                return std::future::pending().await;
+            // The successor may have put its own socket there before it ended.
+            match listen(&deployments) {
+                Ok(again) => listener = again,
+                Err(error) => tracing::warn!("this host cannot be taken over any more: {error:#}"),
             }
         }
     }
+}
+
+/// The folder is this process's alone: what is there is of one that was killed, or that has handed over.
+fn listen(deployments: &Deployments) -> anyhow::Result<UnixListener> {
+    let path = deployments.state().join(SOCKET);
+    let _ = std::fs::remove_file(&path);
+    UnixListener::bind(&path).with_context(|| format!("cannot make the socket {}", path.display()))
 }
 
 fn hand_over(mut new: UnixStream, deployments: &Deployments, sockets: &[OwnedFd]) -> anyhow::Result<()> {

@@ -17,10 +17,13 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// For the app of `manifest`, which is live. SIGHUP always has it look; with `watches`, so do changes.
-    pub(super) fn new(manifest: Manifest, deployments: &Arc<Deployments>, watches: bool) -> anyhow::Result<Self> {
+    /// For the app of `manifest`, which is live. SIGHUP always has it look; with a `watch`, so do changes.
+    pub(super) fn new(
+        manifest: Manifest,
+        deployments: &Arc<Deployments>,
+        mut watch: Option<FileWatch>,
+    ) -> anyhow::Result<Self> {
         let hangup = signal(SignalKind::hangup())?;
-        let mut watch = if watches { Some(FileWatch::new()?) } else { None };
         if let Some(watch) = &mut watch {
             watch.set(files_of(&manifest));
         }
@@ -48,28 +51,41 @@ impl Reloader {
         let (path, deployments) = (self.manifest.path().to_owned(), Arc::clone(&self.deployments));
         let reloading = tokio::task::spawn_blocking(move || {
             let manifest = Manifest::read(&path).map_err(|error| error.to_string())?;
-            let deployed =
-                deployments.deploy_file(&manifest, &Quiet).map_err(|error: DeployError| error.to_string())?;
+            let deployed = deployments.deploy_file(&manifest, &Quiet).map_err(|error: DeployError| error.to_string());
             Ok::<_, String>((manifest, deployed))
         });
-        match reloading.await.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok((manifest, Deployed { number, unchanged })) => {
-                if unchanged {
-                    tracing::debug!(release = number, "nothing has changed");
-                } else {
-                    tracing::info!(app = manifest.name.as_str(), release = number, "the change is live");
-                }
-                if manifest.host != self.manifest.host {
+        let deployed = match reloading.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok((manifest, deployed)) => {
+                if deployed.is_ok() && manifest.host != self.manifest.host {
                     tracing::warn!("what [host] says now holds from the next start on");
                 }
+                // Also one that is not served: what is wrong may be a file that it names, and that will change.
                 if let Some(watch) = &mut self.watch {
                     watch.set(files_of(&manifest));
                 }
                 self.manifest = manifest;
+                deployed
             }
+            Err(report) => Err(report),
+        };
+        match deployed {
+            Ok(Deployed { number, unchanged: false }) => {
+                tracing::info!(app = self.manifest.name.as_str(), release = number, "the change is live");
+            }
+            Ok(Deployed { number, .. }) => tracing::debug!(release = number, "nothing has changed"),
             Err(report) => tracing::error!("the change is not served, and what was live still is:\n{report}"),
         }
     }
+}
+
+/// What SIGHUP comes to where there is no functions.toml: nothing. Without this, it would end the process.
+pub(super) fn without_file() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!("there is no functions.toml to be read again");
+        }
+    })
 }
 
 fn files_of(manifest: &Manifest) -> impl Iterator<Item = &Path> {

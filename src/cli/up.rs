@@ -1,10 +1,11 @@
 //! `fnhost up`
 
 use super::handover::{self, Handed, Offer};
-use super::logging::{self, Format};
+use super::logging::{self, Format, Logging};
 use super::progress::Waiting;
-use super::reload::Reloader;
+use super::reload::{self, Reloader};
 use super::{DEFAULT_FILE, build};
+use crate::authoring::watch::FileWatch;
 use crate::manifest::{Described, HostConfig, Manifest, ManifestError};
 use crate::platform;
 use crate::release::deploy::Deployments;
@@ -16,11 +17,12 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// The arguments of `up`.
@@ -97,11 +99,8 @@ impl UpArgs {
         settings.state = self.state.clone().unwrap_or(settings.state);
         settings.listen = self.listen.unwrap_or(settings.listen);
         settings.admin = self.admin.map_or(settings.admin, |admin| admin.0);
-        if let Some(admin) = settings.admin.filter(|admin| !admin.ip().is_loopback() && !self.insecure_admin) {
-            bail!(
-                "the admin API would listen on {admin}, where others can reach it, without TLS: put a proxy with TLS before \
-                 an address of this machine, or say --insecure-admin",
-            );
+        if let Some(admin) = settings.admin {
+            refuse_open(admin, self.insecure_admin)?;
         }
         Ok((manifest, settings))
     }
@@ -113,60 +112,80 @@ impl UpArgs {
 
 pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
     let (manifest, settings) = args.describe()?;
-    let mut logging = logging::start(args.log)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        platform::raise_file_limit();
-        // The ports first: to learn that one is taken, nobody should have to wait for a build.
-        let taken = if args.take_over { handover::take_over(&settings.state)? } else { None };
-        let (predecessor, handed) = taken.unzip();
-        let ports = Ports::take(&settings, handed)?;
-        if let (Some(manifest), false) = (&manifest, args.no_build) {
-            build::build_all(manifest)?;
-        }
-        let deployments = Arc::new(Deployments::open(&settings)?);
-        install(&deployments, manifest.as_ref())?;
-        let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
-        let stop = stop_signal()?;
-        let reloader = manifest.map(|manifest| Reloader::new(manifest, &deployments, args.watches())).transpose()?;
-        let Listening { http, admin } = ports.listen()?;
-        let address = http.local_addr()?;
-        announce("listening on", address);
-        let host = Host::new(Arc::clone(&deployments), settings.clone(), logging.receipts.take());
-        let mut sockets = vec![http.as_fd().try_clone_to_owned()?];
-        if let Some(admin) = &admin {
-            sockets.push(admin.as_fd().try_clone_to_owned()?);
-        }
-        let offer = Offer::new(&deployments, sockets)?;
-        // What is in it stops when it is dropped.
-        let mut beside = JoinSet::new();
-        if let Some((listener, token)) = admin.zip(token) {
-            announce("admin on", listener.local_addr()?);
-            beside.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener));
-        }
-        if let Some(reloader) = reloader {
-            beside.spawn(reloader.run());
-        }
-        if let Some(predecessor) = predecessor {
-            predecessor.dismiss().context("the host that served before was not told to end")?;
-        }
-        tell_manager(NotifyState::Ready);
-        let stop = async {
-            tokio::select! {
-                () = stop => {}
-                () = offer.taken() => {}
+    let logging = logging::start(args.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(serve(args, manifest, settings, logging));
+    // A change that is under way is not waited for: the state folder is whole at each moment.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(
+    args: &UpArgs,
+    manifest: Option<Manifest>,
+    settings: HostConfig,
+    mut logging: Logging,
+) -> anyhow::Result<()> {
+    platform::raise_file_limit();
+    // What can be refused at once comes before a build: ports above all.
+    let taken = if args.take_over { handover::take_over(&settings.state)? } else { None };
+    let (predecessor, handed) = taken.unzip();
+    let ports = Ports::take(&settings, handed, args.insecure_admin)?;
+    if let (Some(manifest), false) = (&manifest, args.no_build) {
+        build::build_all(manifest)?;
+    }
+    let deployments = Arc::new(Deployments::open(&settings)?);
+    let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
+    let stop = stop_signal()?;
+    let no_file = reload::without_file()?;
+    let watch = if args.watches() && manifest.is_some() { Some(FileWatch::new()?) } else { None };
+    install(&deployments, manifest.as_ref())?;
+    let reloader = manifest.map(|manifest| Reloader::new(manifest, &deployments, watch)).transpose()?;
+    let Listening { http, admin } = ports.listen()?;
+    let address = http.local_addr()?;
+    announce("listening on", address);
+    let host = Host::new(Arc::clone(&deployments), settings.clone(), logging.receipts.take());
+    let offer = Offer::new(&deployments, [Some(http.as_fd()), admin.as_ref().map(AsFd::as_fd)].into_iter().flatten())
+        .inspect_err(|error| tracing::warn!("this host cannot be taken over: {error:#}"));
+    // What is in it stops when it is dropped.
+    let mut beside = JoinSet::new();
+    let leave_admin = Arc::new(Notify::new());
+    if let Some((listener, token)) = admin.zip(token) {
+        announce("admin on", listener.local_addr()?);
+        let leave = Arc::clone(&leave_admin).notified_owned();
+        beside.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener, leave));
+    }
+    match reloader {
+        Some(reloader) => beside.spawn(reloader.run()),
+        None => beside.spawn(no_file),
+    };
+    if let Some(predecessor) = predecessor {
+        predecessor.dismiss().context("the host that served before was not told to end")?;
+    }
+    tell_manager(NotifyState::Ready);
+    let stop = async {
+        let successor = async {
+            match offer {
+                Ok(offer) => offer.taken().await,
+                Err(_) => std::future::pending().await,
             }
-            tell_manager(NotifyState::Stopping);
         };
-        let served = server::serve(Arc::clone(&host), http, stop).await;
-        beside.shutdown().await;
-        conclude(&host, served)
-    })
+        tokio::select! {
+            () = stop => {}
+            // The admin API is the other one's from here on; the requests that this one has begun are still its own.
+            () = successor => leave_admin.notify_one(),
+        }
+        tell_manager(NotifyState::Stopping);
+    };
+    let served = server::serve(Arc::clone(&host), http, stop).await;
+    beside.shutdown().await;
+    conclude(&host, served)
 }
 
 /// Has everything that is to be served ready: what the record has, and the app of functions.toml.
 fn install(deployments: &Deployments, manifest: Option<&Manifest>) -> anyhow::Result<()> {
     let waiting = Waiting::new();
-    deployments.restore(manifest.map(|manifest| &manifest.name), &waiting)?;
+    deployments.restore(manifest, &waiting)?;
     if let Some(manifest) = manifest {
         deployments.deploy_file(manifest, &waiting)?;
     }
@@ -192,6 +211,16 @@ fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An admin API that speaks no TLS is for this machine alone, unless its operator says otherwise.
+fn refuse_open(admin: SocketAddr, insecure: bool) -> anyhow::Result<()> {
+    ensure!(
+        admin.ip().is_loopback() || insecure,
+        "the admin API would listen on {admin}, where others can reach it, without TLS: put a proxy with TLS before an \
+         address of this machine, or say --insecure-admin",
+    );
+    Ok(())
+}
+
 /// Ports that are taken, and not answered yet.
 enum Ports {
     /// By this process.
@@ -210,14 +239,20 @@ struct Listening {
 impl Ports {
     /// The sockets that were `handed` over by the host before, or by a service manager, HTTP first and then the admin API;
     /// without any, what `settings` say.
-    fn take(settings: &HostConfig, handed: Option<Handed>) -> anyhow::Result<Self> {
+    fn take(settings: &HostConfig, handed: Option<Handed>, insecure_admin: bool) -> anyhow::Result<Self> {
         let (http, admin) = if let Some(Handed { http, admin }) = handed {
             (Some(http), admin)
         } else {
             let mut inherited = ListenFd::from_env();
             let mut take =
                 |at| inherited.take_tcp_listener(at).context("what was handed over is no listening socket of TCP");
-            (take(0)?, take(1)?)
+            let taken = (take(0)?, take(1)?);
+            ensure!(
+                inherited.len() <= 2,
+                "{} sockets were handed over: HTTP, and the admin API, are two",
+                inherited.len()
+            );
+            taken
         };
         let usable = |socket: std::net::TcpListener| {
             socket.set_nonblocking(true)?;
@@ -232,7 +267,10 @@ impl Ports {
         if let Some(http) = http {
             let admin = match (admin, settings.admin) {
                 (_, None) => None,
-                (Some(admin), _) => Some(usable(admin)?),
+                (Some(admin), _) => {
+                    refuse_open(admin.local_addr()?, insecure_admin)?;
+                    Some(usable(admin)?)
+                }
                 (None, Some(address)) => Some(server::listen(bind_admin(address)?)?),
             };
             return Ok(Self::Inherited(Listening { http: usable(http)?, admin }));

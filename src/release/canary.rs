@@ -8,9 +8,10 @@ use super::Release;
 use crate::limits::{Share, show_duration};
 use crate::manifest::{RollbackWhen, Sticky};
 use hdrhistogram::Histogram;
-use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ const COOKIE_NAME: &str = "fnhost-client";
 const COOKIE_SECONDS: u32 = 30 * 24 * 3600;
 /// Into how many pieces a window is cut; it moves on by one of them.
 const PIECES: u32 = 20;
+/// 2^32 by the golden ratio.
+const GOLDEN_STEP: u32 = 0x9E37_79B9;
 
 /// A release on trial.
 pub struct Canary {
@@ -29,6 +32,9 @@ pub struct Canary {
     pub share: Share,
     /// What would end it by itself.
     pub watch: Option<Watch>,
+    secret: String,
+    /// Goes on with each request that is decided by itself.
+    lots: AtomicU32,
 }
 
 /// Which release answers a request.
@@ -41,16 +47,21 @@ pub struct Lot {
 }
 
 impl Canary {
-    /// `release` on trial for `share` of the requests.
-    pub fn new(release: Arc<Release>, share: Share) -> Self {
+    /// `release` on trial for `share` of the requests. Who knows the `secret` can tell which clients it meets.
+    pub fn new(release: Arc<Release>, share: Share, secret: &str) -> Self {
         let watch = release.config.rollback_when.clone().map(Watch::new);
-        Self { release, share, watch }
+        Self { release, share, watch, secret: secret.to_owned(), lots: AtomicU32::new(fastrand::u32(..)) }
     }
 
     /// Draws for one request.
     pub fn draw(&self, headers: &HeaderMap) -> Lot {
         match &self.release.config.sticky {
-            Sticky::No => Lot { canary: fastrand::u32(..Share::PARTS) < self.share.parts(), cookie: None },
+            Sticky::No => {
+                // Steps of the golden ratio fall evenly at each share, without a pattern of its own.
+                let lot = u64::from(self.lots.fetch_add(GOLDEN_STEP, Ordering::Relaxed));
+                let canary = (lot * u64::from(Share::PARTS)) >> 32 < u64::from(self.share.parts());
+                Lot { canary, cookie: None }
+            }
             Sticky::Header(name) => {
                 let canary = headers.get(name).is_some_and(|value| self.is_drawn_by(value.as_bytes()));
                 Lot { canary, cookie: None }
@@ -68,11 +79,26 @@ impl Canary {
     }
 
     fn is_drawn_by(&self, client: &[u8]) -> bool {
-        let hasher =
-            Sha256::new().chain_update(self.release.app.as_str()).chain_update(self.release.number.to_be_bytes());
-        let digest = hasher.chain_update(client).finalize();
+        let hasher = Sha256::new().chain_update(&self.secret).chain_update(self.release.app.as_str());
+        let digest = hasher.chain_update(self.release.number.to_be_bytes()).chain_update(client).finalize();
         let drawn = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         drawn % u64::from(Share::PARTS) < u64::from(self.share.parts())
+    }
+}
+
+/// Takes the host's own cookie out of what a guest answers: only the host gives it.
+pub fn strip_cookie(headers: &mut HeaderMap) {
+    let is_own = |value: &HeaderValue| {
+        let name = value.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        name.trim_ascii() == COOKIE_NAME.as_bytes()
+    };
+    if !headers.get_all(SET_COOKIE).iter().any(is_own) {
+        return;
+    }
+    let others: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().filter(|value| !is_own(value)).cloned().collect();
+    headers.remove(SET_COOKIE);
+    for cookie in others {
+        headers.append(SET_COOKIE, cookie);
     }
 }
 
@@ -250,6 +276,16 @@ mod tests {
         assert!(watch.verdict().unwrap().contains("p99"), "{:?}", watch.verdict());
         add(&watch.live, 20, 200, 300);
         assert_eq!(watch.verdict(), None);
+    }
+
+    #[test]
+    fn a_guest_gives_nobody_the_host_s_cookie() {
+        let mut headers = HeaderMap::new();
+        for cookie in ["a=b", "fnhost-client=0; Path=/", "fnhost-client2=1", " fnhost-client =2"] {
+            headers.append(SET_COOKIE, HeaderValue::from_str(cookie).unwrap());
+        }
+        strip_cookie(&mut headers);
+        assert_eq!(headers.get_all(SET_COOKIE).iter().collect::<Vec<_>>(), ["a=b", "fnhost-client2=1"]);
     }
 
     #[test]

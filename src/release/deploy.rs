@@ -5,114 +5,29 @@
 //! is what the record says, but for the moment between the two; a start serves what the record says. Changes come one at
 //! a time.
 
+mod change;
+mod error;
+
+pub use error::DeployError;
+
 use super::Release;
 use super::canary::Canary;
-use super::install::{Found, InstallError, Installer, Kept, Progress};
+use super::install::{InstallError, Installer, Kept, Progress};
 use super::live::{AppServing, Live};
+use super::turns::AppTurns;
 use crate::limits::Share;
-use crate::manifest::{HostConfig, Manifest, ManifestError, RoutePattern};
+use crate::manifest::{HostConfig, Manifest, RoutePattern};
 use crate::names::Name;
 use crate::receipt::Kind;
 use crate::runtime::pool::Needs;
 use crate::storage::artifacts::Digest256;
 use crate::storage::components::Components;
-use crate::storage::releases::{
-    FunctionRecord, NewRelease, Pointers, RecordError, ReleaseLine, ReleaseRecord, Releases, Source,
-};
-use std::collections::{BTreeMap, HashSet};
+use crate::storage::releases::{FunctionRecord, Pointers, ReleaseLine, ReleaseRecord, Releases};
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Why a change was not made. Nothing of it was.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The release cannot be installed.
-    #[error("{0}")]
-    Install(#[from] InstallError),
-    /// The record cannot be read or written.
-    #[error("{0}")]
-    Record(#[from] RecordError),
-    /// The manifest of a recorded release is not understood any more.
-    #[error("release {number} of {app} was recorded by another version of fnhost: {cause}")]
-    Outdated {
-        /// The app.
-        app: Name,
-        /// The release.
-        number: u64,
-        /// What is wrong with it now.
-        cause: ManifestError,
-    },
-    /// Another host has the state folder.
-    #[error("another fnhost serves from the state folder {}; `up --take-over` takes its place", .0.display())]
-    Taken(PathBuf),
-    /// The state folder cannot be locked.
-    #[error("the state folder {} cannot be locked: {cause}", folder.display())]
-    Lock {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system says.
-        cause: std::io::Error,
-    },
-    /// Components that have to be uploaded first.
-    #[error("{} components have to be uploaded first", .0.len())]
-    Missing(Vec<Digest256>),
-    /// Another change of the same app is under way.
-    #[error("another change of {0} is under way; name the release that yours builds on, or force it")]
-    Busy(Name),
-    /// Another process is about to serve in this one's place.
-    #[error("the host is being handed over to another process; try again")]
-    HandingOver,
-    /// The app is not what the change was made for.
-    #[error("{app} is at release {}, and not at {base}", live.map_or_else(|| "none".to_owned(), |live| live.to_string()))]
-    Moved {
-        /// The app.
-        app: Name,
-        /// What the change was made for.
-        base: u64,
-        /// What is live.
-        live: Option<u64>,
-    },
-    /// Another app answers the same requests.
-    #[error("`{pattern}` of {app} claims the same requests as a route of {owner}")]
-    Claimed {
-        /// The route.
-        pattern: RoutePattern,
-        /// Whose it is.
-        app: Name,
-        /// Who has it already.
-        owner: Name,
-    },
-    /// There is no such app.
-    #[error("there is no app {0}")]
-    NoApp(Name),
-    /// There is no such release, or none any more.
-    #[error("{app} has no release {number}")]
-    NoRelease {
-        /// The app.
-        app: Name,
-        /// The release.
-        number: u64,
-    },
-    /// Nothing is on trial.
-    #[error("{0} has no canary")]
-    NoCanary(Name),
-    /// Nothing is live that a canary could stand beside.
-    #[error("{0} has no live release that a canary could stand beside; deploy it whole first")]
-    NoLive(Name),
-    /// Nothing was live before.
-    #[error("{0} has no earlier release to go back to")]
-    NothingBefore(Name),
-    /// It is live already.
-    #[error("release {number} of {app} is live already")]
-    AlreadyLive {
-        /// The app.
-        app: Name,
-        /// The release.
-        number: u64,
-    },
-}
 
 /// What a change expects to find.
 #[derive(Debug, Clone, Copy, Default)]
@@ -147,6 +62,13 @@ pub struct Deployed {
     pub unchanged: bool,
 }
 
+/// A canary that has ended by itself, and is not recorded as such yet.
+struct Ended {
+    app: Name,
+    number: u64,
+    reason: String,
+}
+
 /// The releases of a host.
 pub struct Deployments {
     state: PathBuf,
@@ -155,10 +77,13 @@ pub struct Deployments {
     record: Releases,
     live: Live,
     keep_releases: u32,
-    /// Held through each change.
+    /// Of the host's own, so that nobody can tell which clients a canary meets.
+    secret: String,
+    /// One change of an app at a time.
+    turns: AppTurns,
+    /// Held while the record and what is served are changed together: for a moment, not while anything is compiled.
     changing: Mutex<()>,
-    /// Apps of which a change is under way, or waits.
-    busy: Mutex<HashSet<Name>>,
+    ended: Mutex<Vec<Ended>>,
     /// What an operator should know, by app.
     warnings: Mutex<BTreeMap<Name, String>>,
     /// Locked while this process may change the record.
@@ -171,15 +96,18 @@ impl Deployments {
     pub fn open(settings: &HostConfig) -> Result<Self, DeployError> {
         let installer = Installer::open(settings)?;
         let lock = lock_folder(&settings.state)?;
+        let record = Releases::open(&settings.state)?;
         Ok(Self {
             state: settings.state.clone(),
             installer,
             components: Components::open(&settings.state).map_err(InstallError::from)?,
-            record: Releases::open(&settings.state)?,
+            secret: record.secret()?,
+            record,
             live: Live::default(),
             keep_releases: settings.keep_releases,
+            turns: AppTurns::default(),
             changing: Mutex::default(),
-            busy: Mutex::default(),
+            ended: Mutex::default(),
             warnings: Mutex::default(),
             lock,
             suspended: AtomicBool::new(false),
@@ -223,30 +151,58 @@ impl Deployments {
         found.ok_or_else(|| DeployError::NoRelease { app: app.clone(), number })
     }
 
-    /// Serves what the record says of every app but `except`. An app that cannot be served is left out and warned of: the
-    /// others should not go with it.
-    pub fn restore(&self, except: Option<&Name>, progress: &dyn Progress) -> Result<(), DeployError> {
-        let _changing = lock(&self.changing);
-        for (app, pointers) in self.record.apps()?.iter().filter(|(app, _)| Some(app) != except) {
-            if let Err(error) = self.restore_app(app, *pointers, progress) {
-                tracing::error!(app = app.as_str(), %error, "an app cannot be served");
-                lock(&self.warnings).insert(app.clone(), format!("it cannot be served: {error}"));
-            }
+    /// Serves what the record says of every app but those of `manifest`, which will be deployed. An app that cannot be served
+    /// is left out and warned of: the others should not go with it.
+    pub fn restore(&self, manifest: Option<&Manifest>, progress: &dyn Progress) -> Result<(), DeployError> {
+        let mut except = match manifest {
+            Some(manifest) => self.record.others_of_file(&origin_of(manifest), &manifest.name)?,
+            None => Vec::new(),
+        };
+        except.extend(manifest.map(|manifest| manifest.name.clone()));
+        for (app, pointers) in self.record.apps()?.iter().filter(|(app, _)| !except.contains(app)) {
+            self.restore_app(app, *pointers, progress);
         }
         Ok(())
     }
 
-    fn restore_app(&self, app: &Name, pointers: Pointers, progress: &dyn Progress) -> Result<(), DeployError> {
-        let Some(number) = pointers.live else { return Ok(()) };
-        let live = self.recorded(app, number, progress)?;
-        let canary = pointers.canary.and_then(|(number, parts)| {
-            let release = self.recorded(app, number, progress).inspect_err(|error| {
-                tracing::error!(app = app.as_str(), %error, "a canary cannot be served");
-            });
-            Some(Arc::new(Canary::new(release.ok()?, Share::of_parts(parts)?)))
+    fn restore_app(&self, app: &Name, pointers: Pointers, progress: &dyn Progress) {
+        let Some(number) = pointers.live else { return };
+        let live = self.recorded(app, number, progress).and_then(|live| {
+            self.refuse_claimed(app, live.routes.iter().map(|route| &route.pattern), &[])?;
+            Ok(live)
         });
-        self.live.replace(app, Some(AppServing { live, canary }));
-        Ok(())
+        match live {
+            Ok(live) => {
+                let canary = self.recorded_canary(app, pointers, progress);
+                self.live.replace(app, Some(AppServing { live, canary }));
+            }
+            Err(error) => self.warn(app, format!("it cannot be served: {error}")),
+        }
+    }
+
+    fn warn(&self, app: &Name, warning: String) {
+        tracing::error!(app = app.as_str(), warning, "an app is not served as it should be");
+        lock(&self.warnings).insert(app.clone(), warning);
+    }
+
+    /// The canary that is recorded. One that cannot be served is left out: the live release answers everything then.
+    fn recorded_canary(&self, app: &Name, pointers: Pointers, progress: &dyn Progress) -> Option<Arc<Canary>> {
+        let (number, parts) = pointers.canary?;
+        let release = self.recorded(app, number, progress).and_then(|release| {
+            self.refuse_claimed(app, release.routes.iter().map(|route| &route.pattern), &[])?;
+            Ok(release)
+        });
+        match release {
+            Ok(release) => Some(self.canary(release, Share::of_parts(parts)?)),
+            Err(error) => {
+                self.warn(app, format!("its canary cannot be served: {error}"));
+                None
+            }
+        }
+    }
+
+    fn canary(&self, release: Arc<Release>, share: Share) -> Arc<Canary> {
+        Arc::new(Canary::new(release, share, &self.secret))
     }
 
     /// Makes a release of what is recorded.
@@ -259,93 +215,14 @@ impl Deployments {
         Ok(Arc::new(self.installer.prepare(&manifest, number, found)?))
     }
 
-    /// Serves `manifest`, which stands in a file, with the components that it names: as a new release, unless it is what is
-    /// live already.
-    pub fn deploy_file(&self, manifest: &Manifest, progress: &dyn Progress) -> Result<Deployed, DeployError> {
-        let _changing = lock(&self.changing);
-        self.refuse_suspended()?;
-        self.refuse_claimed(manifest)?;
-        let found = self.installer.find_files(manifest, Some(&self.components), progress)?;
-        self.install(manifest, found, (Source::File, ""), None, progress)
-    }
-
-    /// Makes a release of what was uploaded.
-    pub fn deploy(&self, deploy: &Deploy, progress: &dyn Progress) -> Result<Deployed, DeployError> {
-        let Deploy { manifest, components, message, canary, expect } = deploy;
-        let _change = self.begin(&manifest.name, *expect)?;
-        let distinct: HashSet<&Digest256> = components.iter().collect();
-        let missing: Vec<Digest256> =
-            distinct.into_iter().filter(|digest| !self.components.has(digest)).copied().collect();
-        if !missing.is_empty() {
-            return Err(DeployError::Missing(missing));
-        }
-        self.refuse_claimed(manifest)?;
-        let kept = components.iter().map(|digest| self.kept(digest)).collect::<Result<Vec<_>, _>>()?;
-        let found = match self.installer.find_kept(manifest, &kept, &self.components, progress) {
-            Err(InstallError::Missing(digest)) => return Err(DeployError::Missing(vec![digest])),
-            found => found?,
-        };
-        self.install(manifest, found, (Source::Deploy, message), *canary, progress)
-    }
-
-    /// Has the canary answer everything.
-    pub fn promote(&self, app: &Name, expect: Expect) -> Result<Deployed, DeployError> {
-        let _change = self.begin(app, expect)?;
-        let serving = self.live.current().app(app).cloned();
-        let canary = serving.and_then(|serving| serving.canary).ok_or_else(|| DeployError::NoCanary(app.clone()))?;
-        let number = canary.release.number;
-        self.record.point(app, Pointers { live: Some(number), canary: None }, &[])?;
-        self.live.replace(app, Some(AppServing { live: Arc::clone(&canary.release), canary: None }));
-        tracing::info!(app = app.as_str(), release = number, "the canary is live");
-        Ok(Deployed { number, unchanged: false })
-    }
-
-    /// Has an earlier release answer again: `number`, or else the live one in place of its canary, or else the one that was
-    /// live before. Nothing is compiled.
-    pub fn rollback(&self, app: &Name, number: Option<u64>, expect: Expect) -> Result<Deployed, DeployError> {
-        let _change = self.begin(app, expect)?;
-        let pointers = self.record.pointers(app)?.ok_or_else(|| DeployError::NoApp(app.clone()))?;
-        let live = pointers.live.ok_or_else(|| DeployError::NoLive(app.clone()))?;
-        if let (Some((canary, _)), None) = (pointers.canary, number) {
-            self.end_canary(app, canary, "rolled back by hand")?;
-            return Ok(Deployed { number: live, unchanged: false });
-        }
-        let before = || self.record.live_before(app, live)?.ok_or_else(|| DeployError::NothingBefore(app.clone()));
-        let number = number.map_or_else(before, Ok)?;
-        if number == live {
-            return Err(DeployError::AlreadyLive { app: app.clone(), number });
-        }
-        let release = self.recorded(app, number, &Silent)?;
-        let ended = pointers.canary.map(|(canary, _)| (canary, format!("ended by going back to release {number}")));
-        let left = format!("rolled back to release {number}");
-        let notes: Vec<(u64, &str)> = std::iter::once((live, left.as_str()))
-            .chain(ended.iter().map(|(canary, note)| (*canary, note.as_str())))
-            .collect();
-        self.record.point(app, Pointers { live: Some(number), canary: None }, &notes)?;
-        self.live.replace(app, Some(AppServing { live: release, canary: None }));
-        tracing::info!(app = app.as_str(), release = number, from = live, "rolled back");
-        Ok(Deployed { number, unchanged: false })
-    }
-
-    /// Takes `app` away, and forgets its releases.
-    pub fn remove(&self, app: &Name, expect: Expect) -> Result<(), DeployError> {
-        let _change = self.begin(app, expect)?;
-        if !self.record.remove(app)? {
-            return Err(DeployError::NoApp(app.clone()));
-        }
-        self.live.replace(app, None);
-        lock(&self.warnings).remove(app);
-        tracing::info!(app = app.as_str(), "removed");
-        Ok(())
-    }
-
-    /// Whether some canary could end by itself.
+    /// Whether some canary could end by itself, or has and is not recorded.
     pub fn watches(&self) -> bool {
         let serving = self.live.current();
-        serving.apps().iter().any(|app| app.canary.as_ref().is_some_and(|canary| canary.watch.is_some()))
+        let watched = |app: &AppServing| app.canary.as_ref().is_some_and(|canary| canary.watch.is_some());
+        serving.apps().iter().any(watched) || !lock(&self.ended).is_empty()
     }
 
-    /// Ends the canaries that do worse than they may.
+    /// Ends the canaries that do worse than they may. Their requests go first; it is recorded as soon as that can be done.
     pub fn judge(&self) {
         for serving in self.live.current().apps() {
             let Some(canary) = &serving.canary else { continue };
@@ -353,144 +230,82 @@ impl Deployments {
             let (app, number) = (&serving.live.app, canary.release.number);
             let _changing = lock(&self.changing);
             // It may have been promoted meanwhile.
-            if self.suspended.load(Ordering::Acquire) {
-                return;
-            }
-            let still = self.live.current().app(app).and_then(|app| app.canary.clone());
-            if still.is_some_and(|still| still.release.number == number)
-                && let Err(error) = self.end_canary(app, number, &format!("ended by itself: {reason}"))
-            {
-                tracing::error!(app = app.as_str(), release = number, %error, "a canary could not be ended");
+            let now = self.live.current().app(app).cloned();
+            let is_still =
+                |serving: &AppServing| serving.canary.as_ref().is_some_and(|canary| canary.release.number == number);
+            if let Some(serving) = now.filter(is_still) {
+                self.live.replace(app, Some(AppServing { canary: None, ..serving }));
+                tracing::warn!(app = app.as_str(), release = number, reason, "the canary has ended");
+                let reason = format!("ended by itself: {reason}");
+                lock(&self.ended).push(Ended { app: app.clone(), number, reason });
             }
         }
+        self.record_ended();
     }
 
-    fn end_canary(&self, app: &Name, number: u64, reason: &str) -> Result<(), DeployError> {
-        let serving = self.live.current().app(app).cloned();
-        let serving = serving.ok_or_else(|| DeployError::NoLive(app.clone()))?;
-        let pointers = Pointers { live: Some(serving.live.number), canary: None };
-        self.live.replace(app, Some(AppServing { canary: None, ..serving }));
-        tracing::warn!(app = app.as_str(), release = number, reason, "the canary has ended");
-        self.record.point(app, pointers, &[(number, reason)])?;
-        Ok(())
+    fn record_ended(&self) {
+        let _changing = lock(&self.changing);
+        if self.suspended.load(Ordering::Acquire) {
+            return;
+        }
+        lock(&self.ended).retain(|Ended { app, number, reason }| {
+            let recorded = self.record.pointers(app).and_then(|pointers| {
+                let pointers = pointers.unwrap_or_default();
+                if pointers.canary.is_some_and(|(canary, _)| canary == *number) {
+                    self.record.point(app, Pointers { canary: None, ..pointers }, &[(*number, reason)])?;
+                }
+                Ok(())
+            });
+            if let Err(error) = &recorded {
+                self.warn(app, format!("its canary {number} has ended, and that could not be recorded: {error}"));
+            }
+            recorded.is_err()
+        });
     }
 
-    /// Makes the next release of what was found, and serves it. The caller holds the lock.
-    fn install(
+    fn refuse_claimed<'p>(
         &self,
-        manifest: &Manifest,
-        found: Found<'_>,
-        (source, message): (Source, &str),
-        canary: Option<Share>,
-        progress: &dyn Progress,
-    ) -> Result<Deployed, DeployError> {
-        let app = &manifest.name;
-        let functions: Vec<FunctionRecord> = manifest
-            .functions
-            .iter()
-            .zip(found.sources())
-            .map(|(spec, source)| record_of(&spec.name, source))
-            .collect();
-        let digest = digest_of(manifest, &functions);
-        let before = self.record.pointers(app)?.unwrap_or_default();
-        if let Some(number) = before.live
-            && self.release(app, number)?.line.digest == digest
-            && functions.len() == manifest.functions.len()
-        {
-            if self.live.current().app(app).is_none() {
-                self.restore_app(app, before, progress)?;
-                lock(&self.warnings).remove(app);
-            }
-            return Ok(Deployed { number, unchanged: true });
-        }
-        let number = self.record.next_number(app)?;
-        let release = Arc::new(self.installer.prepare(manifest, number, found)?);
-        let serving = match canary {
-            None => AppServing { live: release, canary: None },
-            Some(share) => {
-                let serving = self.live.current().app(app).cloned();
-                let live = serving.ok_or_else(|| DeployError::NoLive(app.clone()))?.live;
-                AppServing { live, canary: Some(Arc::new(Canary::new(release, share))) }
-            }
-        };
-        let pointers = Pointers {
-            live: Some(serving.live.number),
-            canary: serving.canary.as_ref().map(|canary| (canary.release.number, canary.share.parts())),
-        };
-        let ended = before.canary.map(|(canary, _)| (canary, format!("ended by release {number}")));
-        let notes: Vec<(u64, &str)> = ended.iter().map(|(canary, note)| (*canary, note.as_str())).collect();
-        let new = NewRelease { app, source, message, manifest: manifest.source(), digest, functions };
-        self.record.add(number, &new, pointers, &notes)?;
-        let share = canary.map_or_else(|| Share::ALL.to_string(), |share| share.to_string());
-        self.live.replace(app, Some(serving));
-        lock(&self.warnings).remove(app);
-        tracing::info!(app = app.as_str(), release = number, source = source.as_str(), share, "deployed");
-        self.forget_old(app);
-        Ok(Deployed { number, unchanged: false })
-    }
-
-    /// Lets go of what no kept release needs. That it could not be done is no reason for a deploy to fail.
-    fn forget_old(&self, app: &Name) {
-        let forgotten = self.record.prune(app, self.keep_releases).and_then(|_| self.record.components());
-        match forgotten {
-            Ok(used) => {
-                self.installer.prune(&used);
-                self.components.prune(&used.into_iter().map(|(digest, _)| digest).collect());
-            }
-            Err(error) => tracing::warn!(%error, "old releases could not be removed"),
-        }
-    }
-
-    fn refuse_claimed(&self, manifest: &Manifest) -> Result<(), DeployError> {
-        match self.live.current().claimed(manifest) {
-            Some((pattern, owner)) => {
-                Err(DeployError::Claimed { pattern: pattern.clone(), app: manifest.name.clone(), owner })
-            }
+        app: &Name,
+        patterns: impl Iterator<Item = &'p RoutePattern>,
+        but: &[Name],
+    ) -> Result<(), DeployError> {
+        match self.live.current().claimed(app, patterns, but) {
+            Some((pattern, owner)) => Err(DeployError::Claimed { pattern: pattern.clone(), app: app.clone(), owner }),
             None => Ok(()),
         }
     }
 
-    fn kept(&self, digest: &Digest256) -> Result<Kept, DeployError> {
-        let known = self.record.known(digest)?;
-        let known = known.and_then(|(kind, needs)| Some((Kind::from_name(&kind)?, Needs::from_line(&needs)?)));
-        Ok(Kept { digest: *digest, known })
-    }
-
-    /// Begins a change of `app`. A second one, meanwhile, is refused, unless it says what it expects.
-    fn begin(&self, app: &Name, expect: Expect) -> Result<Change<'_>, DeployError> {
-        self.refuse_suspended()?;
-        let alone = lock(&self.busy).insert(app.clone());
-        if !alone && expect.base.is_none() && !expect.force {
-            return Err(DeployError::Busy(app.clone()));
-        }
-        let mine = alone.then(|| BusyApp { busy: &self.busy, app: app.clone() });
-        let changing = lock(&self.changing);
-        self.refuse_suspended()?;
-        if let Some(base) = expect.base
-            && !expect.force
-        {
-            let live = self.record.pointers(app)?.unwrap_or_default().live;
-            if live != Some(base) {
-                return Err(DeployError::Moved { app: app.clone(), base, live });
-            }
-        }
-        Ok(Change { _changing: changing, _busy: mine })
-    }
-
-    /// Lets go of the state folder: what is served stays, and nothing is changed until [`Deployments::resume`]. A change
-    /// that is under way comes to its end first.
+    /// Lets go of the state folder: what is served stays, and nothing is recorded until [`Deployments::resume`].
     pub fn suspend(&self) -> Result<(), DeployError> {
-        self.suspended.store(true, Ordering::Release);
         let _changing = lock(&self.changing);
+        self.suspended.store(true, Ordering::Release);
         let unlocked = self.lock.unlock();
         unlocked.map_err(|cause| DeployError::Lock { folder: self.state.clone(), cause })
     }
 
-    /// Takes the state folder back.
+    /// Takes the state folder back, and serves what whoever had it meanwhile has recorded.
     pub fn resume(&self) -> Result<(), DeployError> {
-        let _changing = lock(&self.changing);
         try_lock(&self.lock, &self.state)?;
         self.suspended.store(false, Ordering::Release);
+        self.record_ended();
+        let recorded = self.record.apps()?;
+        let gone: Vec<Name> = {
+            let serving = self.live.current();
+            let apps = serving.apps().iter().map(|app| app.live.app.clone());
+            apps.filter(|app| !recorded.iter().any(|(name, _)| name == app)).collect()
+        };
+        for app in gone {
+            self.live.replace(&app, None);
+        }
+        for (app, pointers) in recorded {
+            let served = self.live.current().app(&app).map(|serving| Pointers {
+                live: Some(serving.live.number),
+                canary: serving.canary.as_ref().map(|canary| (canary.release.number, canary.share.parts())),
+            });
+            if served != Some(pointers) {
+                self.restore_app(&app, pointers, &Silent);
+            }
+        }
         Ok(())
     }
 
@@ -501,23 +316,6 @@ impl Deployments {
     /// The state folder.
     pub fn state(&self) -> &Path {
         &self.state
-    }
-}
-
-/// A change under way.
-struct Change<'d> {
-    _changing: MutexGuard<'d, ()>,
-    _busy: Option<BusyApp<'d>>,
-}
-
-struct BusyApp<'d> {
-    busy: &'d Mutex<HashSet<Name>>,
-    app: Name,
-}
-
-impl Drop for BusyApp<'_> {
-    fn drop(&mut self) {
-        lock(self.busy).remove(&self.app);
     }
 }
 
@@ -551,22 +349,7 @@ fn kept(function: &FunctionRecord) -> Kept {
     Kept { digest: function.component, known }
 }
 
-fn record_of(name: &Name, source: &crate::runtime::code::CodeSource) -> FunctionRecord {
-    FunctionRecord {
-        name: name.to_string(),
-        component: source.key.component,
-        kind: source.kind.as_str().to_owned(),
-        needs: source.needs.to_line(),
-        bytes: std::fs::metadata(&source.component).map_or(0, |metadata| metadata.len()),
-    }
-}
-
-/// What tells releases apart: the text of functions.toml, and every component.
-fn digest_of(manifest: &Manifest, functions: &[FunctionRecord]) -> Digest256 {
-    let mut text = manifest.source().to_owned();
-    for function in functions {
-        text.push('\n');
-        text.push_str(&function.component.to_string());
-    }
-    Digest256::of(text.as_bytes())
+/// The file that a manifest stands in, so that it is known again under another name of its app.
+fn origin_of(manifest: &Manifest) -> String {
+    std::fs::canonicalize(manifest.path()).unwrap_or_else(|_| manifest.path().to_owned()).display().to_string()
 }

@@ -78,6 +78,8 @@ pub struct Installer {
     residents: Mutex<Option<Arc<Residents>>>,
     /// All engines that there ever were.
     engines: Mutex<Vec<Weak<Engines>>>,
+    /// Components whose code is mapped.
+    mapped: Arc<AtomicUsize>,
     totals: Mutex<BTreeMap<(Name, Name), Arc<FunctionTotals>>>,
 }
 
@@ -115,6 +117,7 @@ impl Installer {
             settings: settings.clone(),
             residents: Mutex::default(),
             engines: Mutex::default(),
+            mapped: Arc::default(),
             totals: Mutex::default(),
         })
     }
@@ -204,11 +207,13 @@ impl Installer {
             return Err(InstallError::Refused(manifest.errors_at(errors)));
         }
         // Noted only now: what is noted has been compiled, linked and fitted.
-        let mut index = Index::open(&self.settings.state);
-        for (component, stamp, known) in read {
-            index.note(&component, stamp, known);
+        if !read.is_empty() {
+            let mut index = Index::open(&self.settings.state);
+            for (component, stamp, known) in read {
+                index.note(&component, stamp, known);
+            }
+            index.save();
         }
-        index.save();
         Ok(Release {
             app: manifest.name.clone(),
             number,
@@ -237,9 +242,9 @@ impl Installer {
         (self.settings.concurrency.saturating_sub(self.host_gate.free()), self.settings.concurrency)
     }
 
-    /// Components whose code is mapped for the next request.
+    /// Components whose code is mapped.
     pub fn loaded(&self) -> usize {
-        lock(&self.residents).as_ref().map_or(0, |residents| residents.mapped())
+        self.mapped.load(Ordering::Relaxed)
     }
 
     /// Removes compiled code of other components than these.
@@ -263,7 +268,7 @@ impl Installer {
         lock(&self.engines).push(Arc::downgrade(&engines));
         let loaded_max = self.loaded_max(&engines);
         let loader = CodeLoader::new(engines, Arc::clone(&self.compilers), self.artifacts.clone());
-        let made = Arc::new(Residents::new(loader.map_err(InstallError::Link)?, loaded_max));
+        let made = Arc::new(Residents::new(loader.map_err(InstallError::Link)?, loaded_max, Arc::clone(&self.mapped)));
         *residents = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -331,7 +336,7 @@ impl Installer {
         residents: &Arc<Residents>,
         compiled: &[(&FunctionSpec, CodeSource)],
     ) -> (Vec<Arc<Function>>, Vec<Diagnostic>) {
-        let eager = residents.make_room_for(compiled.len());
+        let eager = residents.make_room_for(compiled.iter().map(|(_, source)| source));
         let loaded: Vec<OnceLock<Result<Arc<Function>, Diagnostic>>> =
             compiled.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);

@@ -6,16 +6,20 @@
 use super::canary::{Canary, Lot};
 use super::routes::{Match, RouteError, RouteTable};
 use super::{Release, Route};
-use crate::manifest::{Manifest, RoutePattern};
+use crate::manifest::RoutePattern;
 use crate::names::Name;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The pointer.
 #[derive(Default)]
-pub struct Live(ArcSwap<Serving>);
+pub struct Live {
+    serving: ArcSwap<Serving>,
+    /// Held by whoever replaces what it points to.
+    replacing: Mutex<()>,
+}
 
 /// All that answers: the live release of each app, and canaries.
 #[derive(Default)]
@@ -52,11 +56,12 @@ pub struct Found<'t, 'r> {
 impl Live {
     /// What answers now. Lock-free.
     pub fn current(&self) -> Arc<Serving> {
-        self.0.load_full()
+        self.serving.load_full()
     }
 
-    /// Has `serving` answer from now on, in place of what `app` had; nothing takes it away. Not to be called twice at once.
+    /// Has `serving` answer from now on, in place of what `app` had; nothing takes it away.
     pub fn replace(&self, app: &Name, serving: Option<AppServing>) {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut apps = self.current().apps.clone();
         match (apps.iter().position(|each| each.live.app == *app), serving) {
             (Some(at), Some(serving)) => {
@@ -68,7 +73,7 @@ impl Live {
             (None, Some(serving)) => apps.push(serving),
             (None, None) => return,
         }
-        self.0.store(Arc::new(Serving::of(apps)));
+        self.serving.store(Arc::new(Serving::of(apps)));
     }
 }
 
@@ -113,15 +118,23 @@ impl Serving {
         Found { matched, trial: None }
     }
 
-    /// A route of `manifest` that another app has as well, live or on trial, and that app.
-    pub fn claimed<'m>(&self, manifest: &'m Manifest) -> Option<(&'m RoutePattern, Name)> {
-        let others = self.apps.iter().filter(|other| other.live.app != manifest.name);
+    /// One of `patterns`, which are to be `app`'s, that another app has as well, live or on trial, and that app. Those of
+    /// `but` do not count.
+    pub fn claimed<'p>(
+        &self,
+        app: &Name,
+        mut patterns: impl Iterator<Item = &'p RoutePattern>,
+        but: &[Name],
+    ) -> Option<(&'p RoutePattern, Name)> {
+        let others = self.apps.iter().filter(|other| other.live.app != *app && !but.contains(&other.live.app));
         let releases = others.flat_map(|other| {
             [Some(&other.live), other.canary.as_ref().map(|canary| &canary.release)].into_iter().flatten()
         });
         let routes = releases.flat_map(|release| release.routes.iter());
         let taken: HashMap<String, &Name> = routes.map(|route| (route.pattern.claim(), &route.app)).collect();
-        let mut patterns = manifest.functions.iter().flat_map(|spec| &spec.routes).map(|route| &route.pattern);
+        if taken.is_empty() {
+            return None;
+        }
         patterns.find_map(|pattern| taken.get(&pattern.claim()).map(|owner| (pattern, (*owner).clone())))
     }
 }

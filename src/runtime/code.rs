@@ -14,7 +14,7 @@ use super::sandbox::State;
 use crate::receipt::Kind;
 use crate::storage::artifacts::{ArtifactKey, Artifacts, Digest256};
 use arc_swap::ArcSwapOption;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -189,31 +189,30 @@ pub struct Residents {
 }
 
 impl Residents {
-    /// Keeps the code of `loaded_max` components mapped, at the most.
-    pub fn new(loader: CodeLoader, loaded_max: usize) -> Self {
+    /// Keeps the code of `loaded_max` components mapped, at the most; `mapped` counts those of all engines of a host.
+    pub fn new(loader: CodeLoader, loaded_max: usize, mapped: Arc<AtomicUsize>) -> Self {
         Self {
             loader,
             loaded_max,
             crowded: AtomicBool::new(false),
             began: Instant::now(),
-            mapped: Arc::default(),
+            mapped,
             loaded: Mutex::default(),
             cells: Mutex::default(),
         }
     }
 
-    /// Whether the code of so many more functions can stay mapped. If not, they load it when they are called.
-    pub fn make_room_for(&self, functions: usize) -> bool {
-        let room = self.mapped.load(Ordering::Relaxed) + functions <= self.loaded_max;
+    /// Whether all of this code can stay mapped. If not, functions load it when they are called.
+    pub fn make_room_for<'s>(&self, sources: impl Iterator<Item = &'s CodeSource>) -> bool {
+        let cells = lock(&self.cells);
+        let is_mapped =
+            |key: &&ArtifactKey| cells.get(*key).and_then(Weak::upgrade).is_some_and(|cell| cell.code.load().is_some());
+        let more: HashSet<&ArtifactKey> = sources.map(|source| &source.key).filter(|key| !is_mapped(key)).collect();
+        let room = self.mapped.load(Ordering::Relaxed) + more.len() <= self.loaded_max;
         if !room {
             self.crowded.store(true, Ordering::Relaxed);
         }
         room
-    }
-
-    /// Components whose code is mapped.
-    pub fn mapped(&self) -> usize {
-        self.mapped.load(Ordering::Relaxed)
     }
 
     /// What its code runs on.

@@ -26,6 +26,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use problem::Problem;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -35,6 +36,8 @@ use tokio::sync::Semaphore;
 const CONNECTIONS_MAX: usize = 256;
 /// How long a client may take over a request's head, and over the next piece of a body.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests go on that were begun when the host stops to answer.
+const STOP_TIME: Duration = Duration::from_secs(1);
 /// How long the host waits after an accept failed before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What anybody may ask.
@@ -106,14 +109,23 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
     }
 }
 
-/// Answers on `listener`, for as long as it is polled.
-pub async fn serve(admin: Arc<Admin>, listener: TcpListener) {
+/// Answers on `listener` until `stop` completes; then finishes what it has begun.
+pub async fn serve(admin: Arc<Admin>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let mut stop = pin!(stop);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = Tasks::default();
     let service = TowerToHyperService::new(router(admin));
     loop {
-        let place = Arc::clone(&connections).acquire_owned().await;
-        let stream = match listener.accept().await {
+        let accepted = async {
+            let place = Arc::clone(&connections).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = accepted => accepted,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection to the admin API could not be accepted");
@@ -123,15 +135,17 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener) {
         };
         let service = service.clone();
         tasks.spawn(async move {
-            let mut builder = auto::Builder::new(TokioExecutor::new());
+            // HTTP/1.1 alone, where hyper bounds each head and the time between requests: a client that says nothing holds no
+            // place for long.
+            let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
             builder.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT);
-            builder.http2().timer(TokioTimer::new()).keep_alive_interval(CLIENT_TIMEOUT);
             if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!(%error, "a connection to the admin API ended early");
             }
             drop(place);
         });
     }
+    tasks.finish_within(STOP_TIME).await.stop().await;
 }
 
 /// Runs `work` on a thread where it may block, to its end, whether its client waits or not.

@@ -6,6 +6,7 @@
 use super::observe::Observation;
 use crate::names::strip_host_headers;
 use crate::receipt::Outcome;
+use crate::release::canary::strip_cookie;
 use crate::runtime::gate::Refused;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::response::{GuestBody, Rest};
@@ -141,6 +142,7 @@ pub(super) fn answer(
         return failure(observed, &error, close);
     }
     strip_host_headers(&mut parts.headers);
+    strip_cookie(&mut parts.headers);
     observed.answered(parts.status);
     observed.sign(&mut parts.headers);
     if close {

@@ -63,6 +63,12 @@ impl Components {
         self.path(digest).is_file()
     }
 
+    /// Whether it is there; if so, it counts as touched, and is not let go of within the hour.
+    pub fn touch(&self, digest: &Digest256) -> bool {
+        let Ok(file) = File::options().append(true).open(self.path(digest)) else { return false };
+        file.set_modified(SystemTime::now()).is_ok()
+    }
+
     /// Its bytes, if it is there and undamaged. A damaged one is removed.
     pub fn read(&self, digest: &Digest256) -> Option<Vec<u8>> {
         let path = self.path(digest);

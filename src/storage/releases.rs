@@ -85,10 +85,12 @@ pub struct NewRelease<'a> {
     pub message: &'a str,
     /// The text of its functions.toml.
     pub manifest: &'a str,
+    /// That file, if it came from one; else nothing.
+    pub origin: &'a str,
     /// Of the manifest and all components.
     pub digest: Digest256,
     /// Its functions, in the order of the manifest.
-    pub functions: Vec<FunctionRecord>,
+    pub functions: &'a [FunctionRecord],
 }
 
 /// A release, without what it is made of.
@@ -139,10 +141,14 @@ impl Releases {
     pub fn open(state: &Path) -> Result<Self, RecordError> {
         let file = state.join("fnhost.db");
         let copy = copy_of(&file);
-        match connect(&file) {
+        // One without a byte would be taken for a new one.
+        let gone = std::fs::metadata(&file).map_or(true, |metadata| metadata.len() == 0);
+        let opened = if gone && copy.exists() { Err(Refusal::Gone) } else { connect(&file) };
+        match opened {
             Ok(connection) => return Ok(Self { file, connection: Mutex::new(connection) }),
             Err(error) if is_damage(&error) && copy.exists() => {}
             Err(error) if is_damage(&error) => return Err(RecordError::Damaged { file }),
+            Err(Refusal::Gone) => return Err(RecordError::Damaged { file }),
             Err(Refusal::Later) => return Err(RecordError::Later { file }),
             Err(Refusal::Sqlite(cause)) => return Err(RecordError::Sqlite { file, cause }),
         }
@@ -152,6 +158,11 @@ impl Releases {
             Ok(connection) => Ok(Self { file, connection: Mutex::new(connection) }),
             Err(_) => Err(RecordError::Damaged { file }),
         }
+    }
+
+    /// What this host alone knows.
+    pub fn secret(&self) -> Result<String, RecordError> {
+        self.read(|connection| connection.query_row("SELECT secret FROM host", [], |row| row.get(0)))
     }
 
     /// The apps, by name, and what of them answers.
@@ -229,23 +240,44 @@ impl Releases {
         })
     }
 
-    /// The last release before `number` that was live; where there is none, nothing.
-    pub fn live_before(&self, app: &Name, number: u64) -> Result<Option<u64>, RecordError> {
+    /// The release that was live before `number` became it; nothing where there was none, or is none any more.
+    pub fn before(&self, app: &Name, number: u64) -> Result<Option<u64>, RecordError> {
         self.read(|connection| {
-            let query = "SELECT max(number) FROM releases WHERE app = ?1 AND number < ?2 AND was_live";
-            let number: Option<i64> =
-                connection.query_row(query, params![app.as_str(), to_sql(number)], |row| row.get(0))?;
-            Ok(number.map(from_sql))
+            let query = "SELECT before FROM releases WHERE app = ?1 AND number = ?2
+                         AND before IN (SELECT number FROM releases WHERE app = ?1)";
+            let found = connection.query_row(query, params![app.as_str(), to_sql(number)], |row| row.get(0));
+            Ok(found.optional()?.map(from_sql))
         })
     }
 
-    /// Records release `number`, the next one, points as told, and notes of others what became of them. All or nothing.
+    /// The digest of the newest release of `app` that came from a file.
+    pub fn newest_of_file(&self, app: &Name) -> Result<Option<Digest256>, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT digest FROM releases WHERE app = ?1 AND source = 'file' ORDER BY number DESC LIMIT 1";
+            connection.query_row(query, [app.as_str()], |row| digest(row, 0)).optional()
+        })
+    }
+
+    /// The apps whose live release came from the file `origin`, but `app`: as it was named before.
+    pub fn others_of_file(&self, origin: &str, app: &Name) -> Result<Vec<Name>, RecordError> {
+        self.read(|connection| {
+            let query = "SELECT apps.name FROM apps JOIN releases ON app = apps.name AND number = live
+                         WHERE source = 'file' AND origin = ?1 AND apps.name <> ?2";
+            let mut statement = connection.prepare(query)?;
+            let names = statement.query_map([origin, app.as_str()], |row| row.get::<_, String>(0))?;
+            names.map(|name| name.map(|name| Name::new(&name).ok())).filter_map(Result::transpose).collect()
+        })
+    }
+
+    /// Records release `number`, the next one, points as told, notes of others what became of them, and forgets the apps
+    /// that it `replaces`. All or nothing.
     pub fn add(
         &self,
         number: u64,
         new: &NewRelease<'_>,
         pointers: Pointers,
         notes: &[(u64, &str)],
+        replaces: &[Name],
     ) -> Result<(), RecordError> {
         let app = new.app.as_str();
         self.change(|transaction| {
@@ -254,8 +286,8 @@ impl Releases {
                 .execute("UPDATE apps SET next_number = ?2 + 1 WHERE name = ?1", params![app, to_sql(number)])?;
             // A number that is taken is refused by the primary key.
             transaction.execute(
-                "INSERT INTO releases (app, number, created_ms, source, message, manifest, digest)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO releases (app, number, created_ms, source, message, manifest, digest, origin)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     app,
                     to_sql(number),
@@ -263,7 +295,8 @@ impl Releases {
                     new.source.as_str(),
                     new.message,
                     new.manifest,
-                    new.digest.to_string()
+                    new.digest.to_string(),
+                    new.origin
                 ],
             )?;
             let mut statement = transaction.prepare("INSERT INTO functions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
@@ -273,6 +306,9 @@ impl Releases {
                 statement.execute(params![app, number, position, name, component.to_string(), kind, needs, bytes])?;
             }
             drop(statement);
+            for replaced in replaces {
+                transaction.execute("DELETE FROM apps WHERE name = ?1", [replaced.as_str()])?;
+            }
             note(transaction, app, notes)?;
             point(transaction, app, pointers)
         })
@@ -286,14 +322,17 @@ impl Releases {
         })
     }
 
-    /// Forgets the oldest releases of `app` but `keep`; never those that it points to. Says how many went.
+    /// Forgets the oldest releases of `app` but `keep`; never those that it points to, nor the one that was live before.
+    /// Says how many went.
     pub fn prune(&self, app: &Name, keep: u32) -> Result<usize, RecordError> {
         self.change(|transaction| {
             transaction.execute(
                 "DELETE FROM releases WHERE app = ?1
                  AND number NOT IN (SELECT number FROM releases WHERE app = ?1 ORDER BY number DESC LIMIT ?2)
                  AND number NOT IN (SELECT live FROM apps WHERE name = ?1 AND live IS NOT NULL)
-                 AND number NOT IN (SELECT canary FROM apps WHERE name = ?1 AND canary IS NOT NULL)",
+                 AND number NOT IN (SELECT canary FROM apps WHERE name = ?1 AND canary IS NOT NULL)
+                 AND number NOT IN (SELECT before FROM releases JOIN apps ON app = name AND number = live
+                                    WHERE app = ?1 AND before IS NOT NULL)",
                 params![app.as_str(), keep],
             )
         })
@@ -316,12 +355,14 @@ impl Releases {
             transaction.commit()?;
             Ok(done)
         })();
-        let changed = changed.map_err(|cause| self.failed(cause))?;
-        // The change itself is safe. A copy that could not be made is as old as the one before.
-        if let Err(error) = copy(&connection, &copy_of(&self.file)) {
+        changed.map_err(|cause| self.failed(cause))
+    }
+
+    /// Writes the copy. Changes are safe without it; one that could not be made is as old as the one before.
+    pub fn copy_aside(&self) {
+        if let Err(error) = copy(&self.connection(), &copy_of(&self.file)) {
             tracing::warn!(%error, "the record of releases has no fresh copy");
         }
-        Ok(changed)
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
@@ -334,13 +375,20 @@ impl Releases {
 }
 
 fn point(transaction: &Transaction<'_>, app: &str, pointers: Pointers) -> rusqlite::Result<()> {
+    // Going back leaves what came before as it was, and so one can go back again.
+    let before = "UPDATE releases SET before = (SELECT live FROM apps WHERE name = ?1)
+                  WHERE app = ?1 AND number = ?2 AND before IS NULL
+                  AND number > (SELECT live FROM apps WHERE name = ?1)";
+    transaction.execute(before, params![app, pointers.live.map(to_sql)])?;
+    // What became of a release is over when it is live again.
+    let renewed = "UPDATE releases SET note = '' WHERE app = ?1 AND number = ?2
+                   AND number IS NOT (SELECT live FROM apps WHERE name = ?1)";
+    transaction.execute(renewed, params![app, pointers.live.map(to_sql)])?;
     let (canary, parts) = pointers.canary.map(|(number, parts)| (to_sql(number), parts)).unzip();
     transaction.execute(
         "UPDATE apps SET live = ?2, canary = ?3, canary_parts = ?4 WHERE name = ?1",
         params![app, pointers.live.map(to_sql), canary, parts],
     )?;
-    let was_live = "UPDATE releases SET was_live = 1 WHERE app = ?1 AND number = ?2";
-    transaction.execute(was_live, params![app, pointers.live.map(to_sql)])?;
     Ok(())
 }
 
@@ -421,8 +469,9 @@ mod tests {
             source: Source::Deploy,
             message,
             manifest: "name = \"app\"",
+            origin: "",
             digest: Digest256::of(message.as_bytes()),
-            functions: vec![function],
+            functions: &[function],
         };
         let number = releases.next_number(&app()).unwrap();
         let before = releases.pointers(&app()).unwrap().unwrap_or_default();
@@ -430,7 +479,8 @@ mod tests {
             None => Pointers { live: Some(number), canary: None },
             Some(parts) => Pointers { canary: Some((number, parts)), ..before },
         };
-        releases.add(number, &new, pointers, &[]).unwrap();
+        releases.add(number, &new, pointers, &[], &[]).unwrap();
+        releases.copy_aside();
         number
     }
 
@@ -456,14 +506,28 @@ mod tests {
     }
 
     #[test]
-    fn going_back_passes_over_what_was_never_live() {
+    fn going_back_leads_to_what_was_live_before_and_not_to_what_was_left() {
         let state = tempfile::tempdir().unwrap();
         let releases = Releases::open(state.path()).unwrap();
+        let back = |from: u64| {
+            let to = releases.before(&app(), from).unwrap();
+            if to.is_some() {
+                releases.point(&app(), Pointers { live: to, canary: None }, &[(from, "left")]).unwrap();
+            }
+            to
+        };
         add(&releases, "one", None);
         add(&releases, "two, on trial", Some(1));
         add(&releases, "three", None);
-        assert_eq!(releases.live_before(&app(), 3).unwrap(), Some(1));
-        assert_eq!(releases.live_before(&app(), 1).unwrap(), None);
+        add(&releases, "four, bad", None);
+        assert_eq!(back(4), Some(3));
+        add(&releases, "five, bad as well", None);
+        assert_eq!(back(5), Some(3), "and not the one that was left before");
+        assert_eq!(back(3), Some(1), "and not the one on trial");
+        assert_eq!(back(1), None);
+        releases.point(&app(), Pointers { live: Some(4), canary: None }, &[]).unwrap();
+        assert_eq!(releases.find(&app(), 4).unwrap().unwrap().line.note, "");
+        assert_eq!(releases.find(&app(), 5).unwrap().unwrap().line.note, "left");
     }
 
     #[test]
@@ -477,11 +541,29 @@ mod tests {
         assert_eq!(releases.prune(&app(), 2).unwrap(), 2);
         let left: Vec<u64> = releases.list(&app()).unwrap().iter().map(|line| line.number).collect();
         assert_eq!(left, [5, 4, 1]);
-        assert_eq!(releases.components().unwrap().len(), 3);
+        // Nor does the one that was live before.
+        releases.point(&app(), Pointers { live: Some(5), canary: None }, &[]).unwrap();
+        assert_eq!((releases.prune(&app(), 1).unwrap(), releases.before(&app(), 5).unwrap()), (1, Some(4)));
+        releases.point(&app(), Pointers { live: Some(4), canary: None }, &[]).unwrap();
+        assert_eq!(releases.components().unwrap().len(), 2);
         // A number is never given twice, whatever was forgotten.
         assert_eq!(add(&releases, "6", None), 6);
         assert!(releases.remove(&app()).unwrap() && !releases.remove(&app()).unwrap());
         assert!(releases.components().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_that_is_gone_or_empty_is_no_new_one_while_there_is_a_copy() {
+        let state = tempfile::tempdir().unwrap();
+        let file = state.path().join("fnhost.db");
+        add(&Releases::open(state.path()).unwrap(), "one", None);
+        let secret = Releases::open(state.path()).unwrap().secret().unwrap();
+        for harm in [|file: &Path| std::fs::write(file, b""), |file: &Path| std::fs::remove_file(file)] {
+            harm(&file).unwrap();
+            let releases = Releases::open(state.path()).unwrap();
+            assert_eq!(releases.list(&app()).unwrap().len(), 1);
+            assert_eq!(releases.secret().unwrap(), secret);
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ async fn going_back_ends_the_canary_and_leaves_the_live_release() {
     let project = deploy_canary(&host, "50%", "");
     assert_eq!(project.must(&["rollback"]), "release 1 of app is live\n");
     assert_eq!(count_new(&host, 100).await, 0);
-    assert!(project.must(&["releases"]).contains("rolled back by hand"));
+    assert!(project.must(&["releases"]).contains("rolled back to release 1"));
     // Nothing earlier was live: the canary never was.
     assert!(project.run(&["rollback"]).stderr.contains("nothing_before"));
 }
@@ -127,6 +127,33 @@ async fn a_client_is_told_by_a_header_and_without_it_sees_the_live_release() {
         host.get("/app/you").await.assert_ok("Old, you!\n");
     }
     assert!((12..=48).contains(&new), "{new} of 60 customers");
+}
+
+#[tokio::test]
+async fn a_larger_share_takes_clients_from_the_live_release_only_and_the_whole_promotes() {
+    let host = bare_host();
+    let project = deploy_canary(&host, "20%", "sticky = \"header:x-customer\"");
+    let ask = async |customer: u32| {
+        host.send(Request::get("/app/you").header("x-customer", &customer.to_string())).await.text()
+    };
+    let mut met = Vec::new();
+    for customer in 0..60 {
+        if ask(customer).await.starts_with("New") {
+            met.push(customer);
+        }
+    }
+    let said = project.must(&["deploy", "--canary", "60%"]);
+    assert!(said.starts_with("release 2 of app answers 60% of the requests"), "{said}");
+    let mut now = 0;
+    for customer in 0..60 {
+        let new = ask(customer).await.starts_with("New");
+        assert!(new || !met.contains(&customer), "{customer} was sent back");
+        now += usize::from(new);
+    }
+    assert!(now > met.len(), "{now} and before {}", met.len());
+    let said = project.must(&["deploy"]);
+    assert!(said.starts_with("release 2 of app is live"), "{said}");
+    assert_eq!(count_new(&host, 40).await, 40);
 }
 
 #[tokio::test]

@@ -213,3 +213,51 @@ fn two_hosts_do_not_share_a_state_folder() {
         "{stderr}"
     );
 }
+
+#[tokio::test]
+async fn going_back_takes_no_route_from_another_app() {
+    let host = bare_host();
+    let (one, other) = (Project::on(&host), Project::on(&host));
+    one.deploy(&hello("one", "Old").replace("/one/{name}", "/shared"));
+    one.deploy(&hello("one", "New"));
+    other.deploy(&hello("two", "Mine").replace("/two/{name}", "/shared"));
+    let said = one.run(&["rollback"]);
+    assert!(said.code == Some(1) && said.stderr.contains("(claimed)"), "{}", said.stderr);
+    host.get("/shared").await.assert_ok("Mine, world!\n");
+    host.get("/one/you").await.assert_ok("New, you!\n");
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_stays_so_through_a_restart_until_the_file_changes() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let start = |greeting: &str| TestHost::within(&folder, &hello("app", greeting));
+    start("One").stop();
+    let host = start("Two");
+    host.get("/app/you").await.assert_ok("Two, you!\n");
+    Project::on(&host).must(&["rollback", "--app", "app"]);
+    host.stop();
+    let host = start("Two");
+    host.get("/app/you").await.assert_ok("One, you!\n");
+    host.stop();
+    start("Three").get("/app/you").await.assert_ok("Three, you!\n");
+}
+
+#[tokio::test]
+async fn an_app_whose_file_names_it_anew_takes_the_place_of_the_old_one() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let toml = |name: &str| hello("app", "Hello").replacen("app", name, 1);
+    TestHost::within(&folder, &toml("before")).stop();
+    let host = TestHost::within(&folder, &toml("behind"));
+    host.get("/app/you").await.assert_ok("Hello, you!\n");
+    let status = Project::on(&host).must(&["status"]);
+    assert!(status.contains("behind") && !status.contains("before"), "{status}");
+}
+
+#[tokio::test]
+async fn a_state_folder_with_a_long_path_is_served_from_all_the_same() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let state = "x".repeat(120);
+    let host = TestHost::run_with(&folder, fnhost(folder.path()), &["--state", &state]);
+    host.get("/").await.assert_problem(404, "no_route");
+    host.logged(|line| line["message"].as_str().is_some_and(|text| text.contains("cannot be taken over")));
+}

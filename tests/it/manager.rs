@@ -1,6 +1,6 @@
 //! Under a service manager: sockets that are handed over, and being told that all is ready.
 
-use crate::support::{Connection, Project, Request, TestHost, bare_host, fnhost, hello};
+use crate::support::{Connection, Project, Request, TestHost, ask, bare_host, fnhost, hello};
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -98,6 +98,49 @@ async fn a_new_process_takes_the_place_of_the_old_one_and_no_connection_is_refus
     // The new one can be deployed to, at the same place as the old one.
     Project::on(&new).deploy(&hello("app", "Bye"));
     new.get("/app/you").await.assert_ok("Bye, you!\n");
+}
+
+#[tokio::test]
+async fn while_the_old_process_finishes_its_requests_the_new_one_is_asked_and_told() {
+    let old = bare_host();
+    let folder = Arc::clone(old.folder());
+    let app = hello("app", "Hello") + "[functions.stream]\ncomponent = \"{stream.wasm}\"\nroutes = [\"/stream\"]\n";
+    Project::on(&old).deploy(&app);
+    let mut connection = old.connect().await;
+    let streaming = connection.begin(Request::get("/stream?count=100&interval-ms=20")).await.unwrap();
+    let new = tokio::task::spawn_blocking({
+        let folder = Arc::clone(&folder);
+        move || TestHost::of_state(&folder, &["--take-over"])
+    });
+    let new = new.await.unwrap();
+    old.logged(|line| line["message"] == "another process serves in this one's place");
+    let project = Project::on(&new);
+    for number in 0..10 {
+        project.deploy(&app.replace("Hello", &format!("Hello {number}")));
+        assert_eq!(ask(&new, Request::get("/v1/ready")).await.status, 200);
+    }
+    let body = http_body_util::BodyExt::collect(streaming.into_body()).await.expect("the stream is whole").to_bytes();
+    assert_eq!(String::from_utf8_lossy(&body).matches("data:").count(), 100);
+    assert_eq!(old.finish().code, Some(0));
+}
+
+#[test]
+fn an_admin_socket_that_was_handed_over_is_for_this_machine_alone_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let (http, admin) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("0.0.0.0:0").unwrap());
+    let done = Command::new("sh")
+        .current_dir(folder.path())
+        .args(["-c", "LISTEN_FDS=2 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >/dev/null"])
+        .args([env!("CARGO_BIN_EXE_fnhost"), "up", "--state", "state"])
+        .stdin(Stdio::from(OwnedFd::from(http)))
+        .stdout(Stdio::from(OwnedFd::from(admin)))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.code() == Some(1) && stderr.contains("--insecure-admin"), "{stderr}");
 }
 
 #[tokio::test]

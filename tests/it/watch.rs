@@ -1,6 +1,6 @@
 //! Changes of functions.toml and of components, served without a restart.
 
-use crate::support::{TestHost, fnhost, guest, wait_for_async, with_guests};
+use crate::support::{TestHost, bare_host, fnhost, guest, wait_for_async, with_guests};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -80,6 +80,37 @@ async fn a_bad_change_is_reported_in_full_and_leaves_what_is_live() {
     std::fs::remove_file(folder.path().join("functions.toml")).unwrap();
     reported("cannot read");
     host.get("/you").await.assert_ok("Three, you!\n");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_made_anew_is_watched_again() {
+    let folder = project("One");
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::copy(guest("router"), out.join("mine.wasm")).unwrap();
+    std::fs::write(folder.path().join("functions.toml"), toml("One").replace("mine.wasm", "out/mine.wasm")).unwrap();
+    let host = watching(&folder);
+    for _ in 0..2 {
+        let served = host.log_lines().iter().filter(|line| line["message"] == "the change is live").count();
+        std::fs::remove_dir_all(&out).unwrap();
+        host.logged(|line| line["message"].as_str().is_some_and(|text| text.contains("out/mine.wasm cannot be read")));
+        std::fs::create_dir(&out).unwrap();
+        let component = if served == 0 { "hello" } else { "echo" };
+        std::fs::copy(guest(component), out.join("mine.wasm")).unwrap();
+        wait_for_async("it is live", || {
+            let live = host.log_lines().iter().filter(|line| line["message"] == "the change is live").count();
+            (live > served).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn sighup_without_a_functions_toml_changes_nothing() {
+    let host = bare_host();
+    host.signal("-HUP");
+    host.logged(|line| line["message"] == "there is no functions.toml to be read again");
+    host.get("/").await.assert_problem(404, "no_route");
 }
 
 #[tokio::test]

@@ -37,9 +37,10 @@ pub(super) async fn put(
     }
     let components = admin.host.deployments.components().clone();
     let mut incoming = components.begin().map_err(Problem::Store)?;
-    let mut first = true;
+    let mut begins = Vec::with_capacity(MAGIC.len());
     while let Some(piece) = upload.next().await? {
-        if std::mem::take(&mut first) && !piece.starts_with(MAGIC) {
+        begins.extend(piece.iter().take(MAGIC.len() - begins.len()));
+        if !MAGIC.starts_with(&begins) {
             return Err(Problem::NotWasm);
         }
         if incoming.bytes() + piece.len() as u64 > most {
@@ -47,7 +48,7 @@ pub(super) async fn put(
         }
         incoming = write(incoming, piece).await?;
     }
-    if first {
+    if begins != MAGIC {
         return Err(Problem::NotWasm);
     }
     let bytes = incoming.bytes();

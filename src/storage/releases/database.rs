@@ -1,5 +1,6 @@
 //! The database itself: its layout, how it is opened, and the copy that it is restored from.
 
+use crate::platform;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ const VERSION: i64 = 1;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const SCHEMA: &str = "
+CREATE TABLE host (secret TEXT NOT NULL) STRICT;
 CREATE TABLE apps (
     name TEXT PRIMARY KEY,
     next_number INTEGER NOT NULL DEFAULT 1,
@@ -26,7 +28,8 @@ CREATE TABLE releases (
     manifest TEXT NOT NULL,
     digest TEXT NOT NULL, -- of the manifest and all components
     note TEXT NOT NULL DEFAULT '',
-    was_live INTEGER NOT NULL DEFAULT 0,
+    origin TEXT NOT NULL, -- the functions.toml, of one that came from a file
+    before INTEGER, -- the release in whose place it became live
     PRIMARY KEY (app, number)
 ) STRICT;
 CREATE TABLE functions (
@@ -46,6 +49,8 @@ CREATE INDEX functions_by_component ON functions (component);
 
 /// Why a database was not opened.
 pub(super) enum Refusal {
+    /// There is nothing, where there was something.
+    Gone,
     Later,
     Sqlite(rusqlite::Error),
 }
@@ -75,6 +80,8 @@ pub(super) fn connect(file: &Path) -> Result<Connection, Refusal> {
     if version < VERSION {
         let transaction = connection.transaction()?;
         transaction.execute_batch(SCHEMA)?;
+        let secret = platform::random_hex().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        transaction.execute("INSERT INTO host (secret) VALUES (?1)", [secret])?;
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
     }
@@ -83,7 +90,12 @@ pub(super) fn connect(file: &Path) -> Result<Connection, Refusal> {
 
 pub(super) fn is_damage(refusal: &Refusal) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(refusal, Refusal::Sqlite(cause) if matches!(cause.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
+    let cause = match refusal {
+        Refusal::Gone => return true,
+        Refusal::Later => return false,
+        Refusal::Sqlite(cause) => cause,
+    };
+    matches!(cause.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
 pub(super) fn copy_of(file: &Path) -> PathBuf {
@@ -100,14 +112,22 @@ pub(super) fn copy(connection: &Connection, copy: &Path) -> rusqlite::Result<()>
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(format!("{}: {error}", copy.display()).into()))
 }
 
-/// Puts `copy` in the place of a damaged `file`, which is kept beside it.
+/// Puts `copy` in the place of a damaged `file`, which is kept beside it. At each moment there is the one or the other.
 pub(super) fn restore(file: &Path, copy: &Path) -> rusqlite::Result<()> {
-    let failed = |error: std::io::Error| rusqlite::Error::ToSqlConversionFailure(error.to_string().into());
-    std::fs::rename(file, file.with_extension("db.damaged")).map_err(failed)?;
-    // What was under way in it belongs to the damaged one.
-    for name in ["db-wal", "db-shm"] {
-        let _ = std::fs::remove_file(file.with_extension(name));
-    }
-    std::fs::copy(copy, file).map_err(failed)?;
-    Ok(())
+    let restored = (|| {
+        let temporary = file.with_extension("db.tmp");
+        std::fs::copy(copy, &temporary)?;
+        std::fs::File::open(&temporary)?.sync_all()?;
+        if file.exists() {
+            // For whoever wants to look at it.
+            let _ = std::fs::copy(file, file.with_extension("db.damaged"));
+        }
+        // What was under way in the damaged one belongs to it.
+        for name in ["db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(file.with_extension(name));
+        }
+        std::fs::rename(&temporary, file)?;
+        std::fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    })();
+    restored.map_err(|error: std::io::Error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
