@@ -244,6 +244,9 @@ impl Deployments {
     }
 
     fn record_ended(&self) {
+        if lock(&self.ended).is_empty() {
+            return;
+        }
         let _changing = lock(&self.changing);
         if self.suspended.load(Ordering::Acquire) {
             return;

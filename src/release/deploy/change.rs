@@ -166,7 +166,7 @@ impl Deployments {
         let _changing = lock(&self.changing);
         self.refuse_suspended()?;
         self.refuse_moved(app, expect)?;
-        let serving = self.live.current().app(app).cloned().ok_or_else(|| DeployError::NoLive(app.clone()))?;
+        let serving = self.serving_canary(app, number)?;
         let pointers = Pointers { live: Some(serving.live.number), canary: Some((number, share.parts())) };
         self.record.point(app, pointers, &[])?;
         let canary = Some(self.canary(Arc::clone(&trial.release), share));
@@ -188,18 +188,21 @@ impl Deployments {
         let changing = lock(&self.changing);
         self.refuse_suspended()?;
         self.refuse_moved(app, expect)?;
-        // It may have ended by itself.
-        let serving = self.live.current().app(app).cloned();
-        let trial = serving.and_then(|serving| serving.canary).filter(|canary| canary.release.number == number);
-        if trial.is_none() {
-            return Err(DeployError::NoCanary(app.clone()));
-        }
+        self.serving_canary(app, number)?;
         self.record.point(app, Pointers { live: Some(number), canary: None }, &[])?;
         self.live.replace(app, Some(AppServing { live: Arc::clone(release), canary: None }));
         drop(changing);
         tracing::info!(app = app.as_str(), release = number, "the canary is live");
         self.record.copy_aside();
         Ok(Deployed { number, unchanged: false })
+    }
+
+    /// What of `app` answers, if its canary is still `number`: it may have ended by itself.
+    fn serving_canary(&self, app: &Name, number: u64) -> Result<AppServing, DeployError> {
+        let is_it =
+            |serving: &AppServing| serving.canary.as_ref().is_some_and(|canary| canary.release.number == number);
+        let serving = self.live.current().app(app).cloned();
+        serving.filter(is_it).ok_or_else(|| DeployError::NoCanary(app.clone()))
     }
 
     /// Has an earlier release answer again: `number`, or else the live one in place of its canary, or else the one that was
@@ -287,6 +290,8 @@ impl Deployments {
             self.turns.take(app)
         };
         self.refuse_suspended()?;
+        // What a canary came to should be noted before anything else becomes of it.
+        self.record_ended();
         self.refuse_moved(app, expect)?;
         Ok(turn)
     }
