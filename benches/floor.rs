@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::post;
-use fnhost::manifest::{FunctionSpec, Manifest};
+use fnhost::manifest::Manifest;
 use fnhost::release::deploy::Deployments;
-use fnhost::release::install::Progress;
+use fnhost::release::install::Silent;
 use fnhost::server::{self, Host};
 use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -27,12 +27,6 @@ use tokio::signal::unix::{SignalKind, signal};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-struct Quiet;
-
-impl Progress for Quiet {
-    fn compiling(&self, _function: &FunctionSpec, _done: usize, _total: usize) {}
-}
-
 #[expect(clippy::print_stdout, reason = "whoever runs the benchmark reads the addresses there")]
 fn main() -> anyhow::Result<()> {
     let file = std::env::args_os().nth(1).context("the path of a functions.toml is missing")?;
@@ -40,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let deployments = Arc::new(Deployments::open(&manifest.host)?);
-        deployments.deploy_file(&manifest, &Quiet)?;
+        deployments.deploy_file(&manifest, &Silent)?;
         let listener = server::listen(server::bind(free)?)?;
         println!("listening on http://{}", listener.local_addr()?);
         let floor = server::listen(server::bind(free)?)?;

@@ -7,10 +7,10 @@
 use anyhow::Context as _;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use fnhost::manifest::{FunctionSpec, Manifest};
+use fnhost::manifest::Manifest;
 use fnhost::names::RequestId;
 use fnhost::release::Release;
-use fnhost::release::install::{self, Progress};
+use fnhost::release::install::{self, Silent};
 use fnhost::runtime::invoke::Call;
 use fnhost::runtime::probe::{self, Sample};
 use http::Request;
@@ -48,16 +48,10 @@ const PARTS: &[(&str, Part)] = &[
     ("cpu", |sample| sample.cpu),
 ];
 
-struct Quiet;
-
-impl Progress for Quiet {
-    fn compiling(&self, _function: &FunctionSpec, _done: usize, _total: usize) {}
-}
-
 fn installed() -> anyhow::Result<Release> {
     let manifest = Manifest::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("functions.toml"))
         .map_err(|error| anyhow::Error::msg(error.to_string()))?;
-    install::install(&manifest, &Quiet).map_err(|error| anyhow::Error::msg(error.to_string()))
+    install::install(&manifest, &Silent).map_err(|error| anyhow::Error::msg(error.to_string()))
 }
 
 async fn once(release: &Release, path: &str) -> anyhow::Result<Sample> {

@@ -1,9 +1,9 @@
 //! Changes of functions.toml and of its components, served without a restart.
 
 use crate::authoring::watch::FileWatch;
-use crate::manifest::{FunctionSpec, Manifest};
+use crate::manifest::Manifest;
 use crate::release::deploy::{DeployError, Deployed, Deployments};
-use crate::release::install::Progress;
+use crate::release::install::Silent;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -51,7 +51,7 @@ impl Reloader {
         let (path, deployments) = (self.manifest.path().to_owned(), Arc::clone(&self.deployments));
         let reloading = tokio::task::spawn_blocking(move || {
             let manifest = Manifest::read(&path).map_err(|error| error.to_string())?;
-            let deployed = deployments.deploy_file(&manifest, &Quiet).map_err(|error: DeployError| error.to_string());
+            let deployed = deployments.deploy_file(&manifest, &Silent).map_err(|error: DeployError| error.to_string());
             Ok::<_, String>((manifest, deployed))
         });
         let deployed = match reloading.await.unwrap_or_else(|error| Err(error.to_string())) {
@@ -90,11 +90,4 @@ pub(super) fn without_file() -> anyhow::Result<impl Future<Output = ()>> {
 
 fn files_of(manifest: &Manifest) -> impl Iterator<Item = &Path> {
     std::iter::once(manifest.path()).chain(manifest.functions.iter().map(|spec| spec.component.as_path()))
-}
-
-/// The log tells when it is done.
-struct Quiet;
-
-impl Progress for Quiet {
-    fn compiling(&self, _function: &FunctionSpec, _done: usize, _total: usize) {}
 }

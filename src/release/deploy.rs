@@ -12,7 +12,7 @@ pub use error::DeployError;
 
 use super::Release;
 use super::canary::Canary;
-use super::install::{InstallError, Installer, Kept, Progress};
+use super::install::{InstallError, Installer, Kept, Progress, Silent};
 use super::live::{AppServing, Live};
 use super::turns::AppTurns;
 use crate::limits::Share;
@@ -320,12 +320,6 @@ impl Deployments {
     pub fn state(&self) -> &Path {
         &self.state
     }
-}
-
-struct Silent;
-
-impl Progress for Silent {
-    fn compiling(&self, _function: &crate::manifest::FunctionSpec, _done: usize, _total: usize) {}
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -56,6 +56,13 @@ pub trait Progress {
     fn compiling(&self, function: &FunctionSpec, done: usize, total: usize);
 }
 
+/// Says nothing: nobody waits, or the log tells when it is done.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn compiling(&self, _function: &FunctionSpec, _done: usize, _total: usize) {}
+}
+
 /// Mappings that one function's code takes: three, as seen in /proc/PID/maps, and one to spare.
 const MAPPINGS_EACH: usize = 4;
 /// Functions whose code is kept mapped, whatever the system allows.
@@ -280,7 +287,14 @@ impl Installer {
         let Some(mappings) = platform::mappings_max() else { return wanted };
         let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_EACH;
         // What sandboxes may take is the most that they ever would, so a few functions always have room.
-        wanted.min(possible.max(LOADED_MIN))
+        let possible = possible.max(LOADED_MIN);
+        if wanted > possible {
+            tracing::info!(
+                "the code of {possible} functions at the most is kept mapped, for the system allows {mappings} mappings \
+                 (vm.max_map_count)",
+            );
+        }
+        wanted.min(possible)
     }
 
     fn key(&self, component: Digest256, kind: Kind) -> ArtifactKey {

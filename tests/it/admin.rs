@@ -143,6 +143,18 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn an_upload_that_stops_in_its_middle_is_given_up() {
+    let host = bare_host();
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    sender.send(Bytes::from_static(b"\0asm")).await.unwrap();
+    let stalled =
+        put(&format!("/v1/components/{}", "0".repeat(64)), "").body(crate::support::body_of_channel(receiver));
+    ask(&host, stalled).await.assert_refused(408, "body_timeout");
+    assert_eq!(std::fs::read_dir(host.folder().path().join("state/components")).unwrap().count(), 0);
+    drop(sender);
+}
+
+#[tokio::test]
 async fn bad_releases_are_refused_each_with_its_code() {
     let host = bare_host();
     let component = std::fs::read(guest("hello")).unwrap();

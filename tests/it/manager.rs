@@ -1,10 +1,10 @@
 //! Under a service manager: sockets that are handed over, and being told that all is ready.
 
 use crate::support::{Connection, Project, Request, TestHost, ask, bare_host, fnhost, hello};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -167,4 +167,33 @@ async fn where_nobody_serves_there_is_nothing_to_take_over() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let host = TestHost::of_state(&folder, &["--take-over"]);
     host.get("/").await.assert_problem(404, "no_route");
+}
+
+/// Asks for the place of the host, as a successor does, and never serves.
+fn pretend_to_take_over(folder: &std::path::Path) -> UnixStream {
+    let mut stream = UnixStream::connect(folder.join("state/handover.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(b"fnhost1?").unwrap();
+    // The sockets come with this byte, and are closed again.
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_host_that_is_handed_over_takes_no_change_and_then_serves_what_was_recorded_meanwhile() {
+    let host = bare_host();
+    let folder = Arc::clone(host.folder());
+    let project = Project::on(&host);
+    project.deploy(&hello("app", "Hello"));
+    let successor = pretend_to_take_over(folder.path());
+    ask(&host, Request::post("/v1/apps/app/rollback", "")).await.assert_refused(503, "handing_over");
+    host.get("/app/you").await.assert_ok("Hello, you!\n");
+    // The successor records a release, and is gone before it serves.
+    let other = TestHost::of_state(&folder, &[]);
+    Project::on(&other).deploy(&hello("app", "Bye"));
+    other.stop();
+    drop(successor);
+    host.logged(|line| line["message"].as_str().is_some_and(|text| text.contains("ended before it served")));
+    host.get("/app/you").await.assert_ok("Bye, you!\n");
+    assert_eq!(project.must(&["rollback"]), "release 1 of app is live\n");
 }

@@ -4,10 +4,10 @@
 
 use super::super::Release;
 use super::super::canary::Canary;
-use super::super::install::{Found, InstallError, Kept, Progress};
+use super::super::install::{Found, InstallError, Kept, Progress, Silent};
 use super::super::live::AppServing;
 use super::super::turns::Turn;
-use super::{Deploy, DeployError, Deployed, Deployments, Expect, Silent, lock, origin_of};
+use super::{Deploy, DeployError, Deployed, Deployments, Expect, lock, origin_of};
 use crate::limits::Share;
 use crate::manifest::{Manifest, RoutePattern};
 use crate::names::Name;
