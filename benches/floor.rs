@@ -44,7 +44,8 @@ fn main() -> anyhow::Result<()> {
         let stop = async move {
             terminate.recv().await;
         };
-        server::serve(Host::new(deployments, manifest.host.clone(), None), listener, stop).await;
+        let host = Host::new(deployments, manifest.host.clone(), None, None)?;
+        server::serve(host, listener, stop).await;
         Ok(())
     })
 }

@@ -65,6 +65,7 @@ async fn once(release: &Release, path: &str) -> anyhow::Result<Sample> {
         authority: Authority::from_static("localhost"),
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         route_prefix_bytes: found.route.prefix_bytes,
+        traceparent: None,
         stalled: Arc::default(),
     };
     Ok(probe::probe(&found.route.function, request, call).await?)

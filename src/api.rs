@@ -213,3 +213,187 @@ pub struct ProblemInfo {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
 }
+
+/// A line of the log: `GET /v1/logs`, and each event of `GET /v1/logs/tail`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// RFC 3339, to the microsecond, in UTC.
+    pub time: String,
+    /// `INFO`, `WARN` or `ERROR`.
+    pub level: String,
+    /// `guest` for what a guest printed; else the part of the host that says it.
+    pub target: String,
+    /// What it says.
+    pub message: String,
+    /// The app that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// The function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Whatever else it says.
+    #[serde(default, flatten)]
+    pub fields: BTreeMap<String, serde_json::Value>,
+}
+
+impl LogLine {
+    /// Whether this text is somewhere in it, in capitals or not.
+    pub fn has_text(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let named = [&self.app, &self.function, &self.request_id].into_iter().flatten();
+        let fields = self.fields.values().map(ToString::to_string);
+        let all = [self.message.clone(), self.level.clone(), self.target.clone()];
+        all.into_iter().chain(named.cloned()).chain(fields).any(|field| field.to_lowercase().contains(&text))
+    }
+}
+
+/// Lines of the log: `GET /v1/logs`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogList {
+    /// The last that were asked for, in their order.
+    pub lines: Vec<LogLine>,
+}
+
+/// What one request cost: `GET /v1/receipts/{id}`, and each event of `GET /v1/receipts/tail`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptInfo {
+    /// The host's name of the request.
+    pub request_id: String,
+    /// When it ended: RFC 3339.
+    pub ended: String,
+    /// Its trace, where traces are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// The app; none where no route was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// The number of the release that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
+    /// The function that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The kind of its component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The method of the request.
+    pub method: String,
+    /// The status that was sent; 0 where the client was gone before it.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: String,
+    /// Nanoseconds of each phase.
+    pub queue_ns: u64,
+    /// Making the store.
+    pub store_ns: u64,
+    /// Instantiating.
+    pub instantiate_ns: u64,
+    /// Until the head.
+    pub handler_ns: u64,
+    /// Until the end.
+    pub body_ns: u64,
+    /// CPU time, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Peak memory.
+    pub memory_peak_bytes: u64,
+    /// Bytes of the upload that were read.
+    pub bytes_in: u64,
+    /// Bytes of the response body.
+    pub bytes_out: u64,
+}
+
+/// Receipts: `GET /v1/receipts`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptList {
+    /// The last that were asked for, in their order.
+    pub receipts: Vec<ReceiptInfo>,
+}
+
+/// What was used: `GET /v1/usage`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsageInfo {
+    /// What it is added up by.
+    pub by: String,
+    /// From when, to the hour.
+    pub since: String,
+    /// Until when.
+    pub until: String,
+    /// The currency of the costs, where there is a tariff.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+    /// The parts.
+    pub rows: Vec<UsageRow>,
+    /// All of them together.
+    pub total: UsageRow,
+}
+
+/// A part of what was used. What it is not added up by is left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// The hour: RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hour: Option<String>,
+    /// The app; empty for requests that no route was found for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// The function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// The number of the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
+    /// Requests.
+    pub requests: u64,
+    /// Of those, the ones that were refused, or that the host failed at; they cost nothing.
+    pub refused: u64,
+    /// Of those, the ones that did not end well.
+    pub errors: u64,
+    /// CPU time, in milliseconds.
+    pub cpu_ms: f64,
+    /// Peak memory times time, in gigabytes (10^9 bytes) times seconds.
+    pub gb_seconds: f64,
+    /// Bytes of uploads.
+    pub bytes_in: u64,
+    /// Bytes of response bodies.
+    pub bytes_out: u64,
+    /// Cold starts, in microseconds.
+    pub cold_start_us: f64,
+    /// What that costs, where there is a tariff.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
+}
+
+/// A function that answers, and what it has done since the host started: `GET /v1/functions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionFigures {
+    /// The app.
+    pub app: String,
+    /// Its name.
+    pub function: String,
+    /// The number of the live release.
+    pub release: u64,
+    /// What its component was found to be.
+    pub kind: String,
+    /// Requests that reached it.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub errors: u64,
+    /// Median and 99th percentile of cold starts, in nanoseconds.
+    pub cold_start_ns: [u64; 2],
+    /// The same until the head.
+    pub handler_ns: [u64; 2],
+    /// The same of CPU time.
+    pub cpu_ns: [u64; 2],
+    /// The most that one sandbox's memories and tables had together.
+    pub memory_peak_bytes: u64,
+}
+
+/// The functions that answer: `GET /v1/functions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionFiguresList {
+    /// By app, in the order of functions.toml.
+    pub functions: Vec<FunctionFigures>,
+}

@@ -9,13 +9,16 @@ mod client;
 mod deploy;
 mod handover;
 mod logging;
+mod logs;
 mod progress;
+mod receipts;
 mod releases;
 mod reload;
 mod rollout;
 mod routes;
 mod table;
 mod up;
+mod usage;
 
 use crate::manifest::{Manifest, ManifestError};
 use clap::{Args, Parser, Subcommand};
@@ -53,6 +56,14 @@ enum Command {
     Releases(releases::ReleasesArgs),
     /// Show how a host is, and what it serves.
     Status(releases::StatusArgs),
+    /// Show what guests and the host have logged.
+    Logs(logs::LogsArgs),
+    /// Show what one request cost.
+    Receipt(receipts::ReceiptArgs),
+    /// Follow requests, one line each as it ends.
+    Tail(receipts::TailArgs),
+    /// Show what was used, and what that costs.
+    Usage(usage::UsageArgs),
     /// Measure a function: what each phase of a request to it takes, without the network.
     Bench(bench::BenchArgs),
 }
@@ -81,6 +92,18 @@ impl ManifestArgs {
     }
 }
 
+/// Prints a part of an answer that goes on; an error, if nobody reads it any more.
+fn print_more(part: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(part.as_bytes()).and_then(|()| stdout.flush()).map_err(|_| NobodyReads.into())
+}
+
+/// Whoever read an answer has stopped reading it.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads any more")]
+struct NobodyReads;
+
 /// Prints a command's answer. Whoever reads it may have stopped reading, which is no failure.
 fn print(answer: &str) {
     use std::io::Write as _;
@@ -102,10 +125,16 @@ pub fn main() -> ExitCode {
         Command::Remove(args) => rollout::remove(&args),
         Command::Releases(args) => releases::releases(&args),
         Command::Status(args) => releases::status(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Receipt(args) => receipts::receipt(&args),
+        Command::Tail(args) => receipts::tail(&args),
+        Command::Usage(args) => usage::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // As with `| head`: that was enough.
+        Err(error) if error.is::<NobodyReads>() => ExitCode::SUCCESS,
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the one error of a command that failed")]
             {

@@ -17,7 +17,8 @@
 //!                                  the connection: polled until the head is there, then by the response body
 //!      <-> capability::*           plain impls on the sandbox
 //!   respond::answer / failure      the one place where an outcome becomes a status
-//!   Observation::end               receipt -> log, the table on exit; then the sandbox is taken apart
+//!   Observation::end               receipt -> the queue of the collector, which counts, keeps, bills and tells it; then the
+//!                                  sandbox is taken apart
 //! ```
 
 // Floor 0: words.
@@ -27,6 +28,8 @@ pub mod limits;
 pub mod names;
 pub mod platform;
 pub mod receipt;
+pub mod trace;
+pub mod usage;
 
 // Floor 1: functions.toml in, a checked `Manifest` or errors that point into the file out.
 pub mod manifest;

@@ -53,6 +53,10 @@ pub const MEMORY_BYTES_MIN: u64 = 64 << 10;
 pub const BODY_BYTES_MAX: u64 = 1 << 40;
 /// The largest component that can be allowed.
 pub const COMPONENT_BYTES_MAX: u64 = 512 << 20;
+/// The most bytes of log lines that can be kept.
+pub const LOG_BYTES_MAX: u64 = 1 << 40;
+/// The least; lines are kept in files, and dropped file by file.
+pub const LOG_BYTES_MIN: u64 = 1 << 20;
 /// The largest count that can be written for concurrency, queues, connections and calls.
 pub const COUNT_MAX: u32 = 1_000_000;
 

@@ -15,6 +15,7 @@ pub use pattern::{HostPattern, PatternError, RoutePattern, Segment};
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, Share};
 use crate::names::Name;
+use crate::usage::Tariff;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,8 +41,8 @@ pub struct Manifest {
     pub functions: Vec<FunctionSpec>,
 }
 
-/// `[host]`: how the host serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `[host]`, `[observe]` and `[tariff]`: how the host serves. They are the machine's, and not deployed.
+#[derive(Debug, Clone, PartialEq)]
 pub struct HostConfig {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -67,6 +68,43 @@ pub struct HostConfig {
     pub keep_releases: u32,
     /// The most bytes of a component that is deployed.
     pub component_bytes_max: u64,
+    /// What is kept and told of requests.
+    pub observe: ObserveConfig,
+    /// What usage costs, if it costs anything.
+    pub tariff: Option<Tariff>,
+}
+
+/// `[observe]`: what is kept and told of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObserveConfig {
+    /// Whether there are counts and histograms for each release (`/metrics`).
+    pub metrics: bool,
+    /// Whether usage is added up in the state folder.
+    pub usage: bool,
+    /// For how long it is kept there.
+    pub usage_days: u32,
+    /// How many of the latest receipts are kept in memory.
+    pub receipts: u32,
+    /// How many bytes of log lines are kept in the state folder, if any.
+    pub log_bytes: Option<u64>,
+    /// Where spans go (OTLP over gRPC), if anywhere.
+    pub otlp: Option<http::Uri>,
+    /// The part of the traces begun here whose spans do.
+    pub otlp_sample: Share,
+}
+
+impl Default for ObserveConfig {
+    fn default() -> Self {
+        Self {
+            metrics: true,
+            usage: true,
+            usage_days: 400,
+            receipts: 20_000,
+            log_bytes: Some(256 << 20),
+            otlp: None,
+            otlp_sample: Share::ALL,
+        }
+    }
 }
 
 impl Default for HostConfig {
@@ -84,6 +122,8 @@ impl Default for HostConfig {
             server_timing: true,
             keep_releases: 20,
             component_bytes_max: 64 << 20,
+            observe: ObserveConfig::default(),
+            tariff: None,
         }
     }
 }
@@ -203,8 +243,8 @@ impl fmt::Display for Report {
 pub enum Described {
     /// An app, and how to host it.
     App(Box<Manifest>),
-    /// How to host apps that come from elsewhere: a file with `[host]` alone.
-    Host(HostConfig),
+    /// How to host apps that come from elsewhere: a file with `[host]`, `[observe]` and `[tariff]` alone.
+    Host(Box<HostConfig>),
 }
 
 impl Described {
@@ -218,7 +258,7 @@ impl Described {
         let mut errors = Vec::new();
         let host = check::check_host(file.host, folder_of(path), &mut errors);
         if errors.is_empty() {
-            Ok(Self::Host(host))
+            Ok(Self::Host(Box::new(host)))
         } else {
             Err(ManifestError::Invalid(render(errors, path, &source)))
         }

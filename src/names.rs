@@ -66,6 +66,12 @@ impl fmt::Display for Name {
     }
 }
 
+impl serde::Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 /// How the names of headers begin that the host speaks, and nobody else.
 pub const HOST_HEADERS: &str = "fnhost-";
 
@@ -89,6 +95,22 @@ impl RequestId {
     pub fn new() -> Self {
         let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         Self((millis << 80) | (fastrand::u128(..) >> 48))
+    }
+
+    /// The id as a number.
+    pub fn as_u128(self) -> u128 {
+        self.0
+    }
+
+    /// The id that this is the number of.
+    pub fn of_u128(number: u128) -> Self {
+        Self(number)
+    }
+
+    /// Reads an id as it is written: 32 hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u128::from_str_radix(text, 16).ok().filter(|_| digits).map(Self)
     }
 
     /// The id as its 32 hex digits, without an allocation.
@@ -143,5 +165,9 @@ mod tests {
         assert_eq!(first.len(), 32);
         assert!(first.bytes().all(|b| b.is_ascii_hexdigit()));
         assert!(first < second, "{first} {second}");
+        assert_eq!(RequestId::parse(&first).unwrap().to_string(), first);
+        for bad in ["", "xyz", &first[1..], &format!("+{}", &first[1..])] {
+            assert!(RequestId::parse(bad).is_none(), "{bad}");
+        }
     }
 }

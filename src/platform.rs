@@ -122,6 +122,11 @@ impl FileStamp {
     }
 }
 
+/// Seconds since the epoch of Unix.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// How many mappings a process may have (`vm.max_map_count`, `proc_sys_vm(5)`); nothing if that is not known.
 #[cfg(target_os = "linux")]
 pub fn mappings_max() -> Option<usize> {

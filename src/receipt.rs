@@ -2,11 +2,13 @@
 //!
 //! Plain values that every floor above speaks: the phases, the outcome with its stable code, the kind of a component.
 
+pub mod buckets;
 mod line;
 pub mod totals;
 
 use crate::names::{Name, RequestId};
-use std::time::Duration;
+use crate::trace::TraceContext;
+use std::time::{Duration, SystemTime};
 
 /// What a component is, found from its exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +77,32 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Ok,
+        Self::NoRoute,
+        Self::NoMethod,
+        Self::Busy,
+        Self::BadRequest,
+        Self::BodyTooLarge,
+        Self::HeadersTooLarge,
+        Self::BodyTimeout,
+        Self::Trap,
+        Self::NoResponse,
+        Self::GuestError,
+        Self::Timeout,
+        Self::CpuLimit,
+        Self::MemoryLimit,
+        Self::ClientGone,
+        Self::Shutdown,
+        Self::Host,
+    ];
+
+    /// Whether the request failed. A client that goes away is no error of the function, and neither is the host's own end.
+    pub fn is_error(self) -> bool {
+        !matches!(self, Self::Ok | Self::ClientGone | Self::Shutdown)
+    }
+
     /// The stable code.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -119,6 +147,22 @@ impl Phases {
     pub fn cold_start(&self) -> Duration {
         self.store + self.instantiate
     }
+
+    /// From the permit to the end.
+    pub fn since_permit(&self) -> Duration {
+        self.cold_start() + self.handler + self.body
+    }
+
+    /// With their names, in their order.
+    pub fn named(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("queue", self.queue),
+            ("store", self.store),
+            ("instantiate", self.instantiate),
+            ("handler", self.handler),
+            ("body", self.body),
+        ]
+    }
 }
 
 /// What one request cost.
@@ -126,6 +170,10 @@ impl Phases {
 pub struct Receipt {
     /// The host's name of the request.
     pub request_id: RequestId,
+    /// When it ended.
+    pub ended: SystemTime,
+    /// Its place in a trace, where traces are told.
+    pub trace: Option<TraceContext>,
     /// The app whose function answered; none where no route was found.
     pub app: Option<Name>,
     /// The number of its release.
@@ -150,4 +198,35 @@ pub struct Receipt {
     pub bytes_in: u64,
     /// Bytes of the response body that were handed to the connection.
     pub bytes_out: u64,
+}
+
+impl Receipt {
+    /// Whether the request got as far as having a sandbox.
+    pub fn had_sandbox(&self) -> bool {
+        !self.phases.cold_start().is_zero()
+    }
+}
+
+#[cfg(test)]
+impl Receipt {
+    /// One of a request that went well.
+    pub(crate) fn sample() -> Self {
+        Self {
+            request_id: RequestId::new(),
+            ended: SystemTime::now(),
+            trace: None,
+            app: Name::new("demo").ok(),
+            release: Some(7),
+            function: Name::new("hello").ok(),
+            kind: Some(Kind::Http02),
+            method: http::Method::GET,
+            outcome: Outcome::Ok,
+            status: 200,
+            phases: Phases { store: Duration::from_nanos(1500), ..Phases::default() },
+            cpu: Duration::from_micros(20),
+            memory_peak_bytes: 1 << 20,
+            bytes_in: 0,
+            bytes_out: 14,
+        }
+    }
 }

@@ -14,10 +14,12 @@ use crate::manifest::HostConfig;
 use crate::receipt::Receipt;
 use crate::release::deploy::Deployments;
 use crate::runtime::response::Remains;
+use crate::storage::logs::LogStore;
 use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+pub use observe::ObserveError;
 use observe::{Finished, Observer};
 use socket::{Socket, SocketView, Turns};
 use std::convert::Infallible;
@@ -28,7 +30,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use summary::Summary;
 use tasks::Tasks;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -64,7 +66,12 @@ pub struct Host {
     deployments: Arc<Deployments>,
     observer: Observer,
     settings: HostConfig,
+    /// The log that is kept, if it is.
+    logs: Option<Arc<LogStore>>,
     tasks: Tasks,
+    began: Instant,
+    /// Connections open.
+    connections: AtomicUsize,
     draining: AtomicBool,
     grace_is_over: AtomicBool,
     turns: Arc<Turns>,
@@ -72,28 +79,37 @@ pub struct Host {
     unsafe_to_go_on: Notify,
 }
 
-/// Where each receipt goes besides the table on exit. Called in the task that serves the connection, when its answer is
-/// on its way.
+/// Where each receipt goes besides the host's own books. Called in a thread of its own, soon after the request has ended.
 pub type ReceiptSink = Box<dyn Fn(&Receipt) + Send + Sync>;
 
 impl Host {
-    /// A host for `deployments`.
-    pub fn new(deployments: Arc<Deployments>, settings: HostConfig, receipts: Option<ReceiptSink>) -> Arc<Self> {
-        Arc::new(Self {
+    /// A host for `deployments`, to be made in a runtime. Receipts also go to `receipts`, and `logs` are what is shown as
+    /// its log.
+    pub fn new(
+        deployments: Arc<Deployments>,
+        settings: HostConfig,
+        receipts: Option<ReceiptSink>,
+        logs: Option<Arc<LogStore>>,
+    ) -> Result<Arc<Self>, ObserveError> {
+        Ok(Arc::new(Self {
             deployments,
-            observer: Observer::new(settings.server_timing, receipts),
+            observer: Observer::new(&settings, receipts)?,
             settings,
+            logs,
             tasks: Tasks::default(),
+            began: Instant::now(),
+            connections: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             grace_is_over: AtomicBool::new(false),
             turns: Arc::default(),
             unsafe_to_go_on: Notify::new(),
-        })
+        }))
     }
 
-    /// What its functions have done so far.
-    pub fn summary(&self) -> Summary {
-        let unrouted = self.observer.unrouted.load(Ordering::Relaxed);
+    /// What its functions have done so far, all of which is in the ledger then. It may have to wait for a disk.
+    pub fn conclude(&self) -> Summary {
+        self.observer.collector.settle();
+        let unrouted = self.observer.collector.read(|books| books.unrouted.iter().sum());
         Summary { functions: self.deployments.installer().totals(), unrouted }
     }
 }
@@ -311,6 +327,7 @@ impl Peer {
 }
 
 async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut draining: watch::Receiver<bool>) {
+    let _open = Open::count(&host);
     let header_timeout = host.settings.header_timeout;
     let builder = connection_builder(header_timeout);
     let socket = Socket::new(stream, Arc::clone(&host.turns));
@@ -363,6 +380,22 @@ async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut dr
     }
     connection.as_mut().graceful_shutdown();
     log_end(poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)).await);
+}
+
+/// A connection, while it is open.
+struct Open(Arc<Host>);
+
+impl Open {
+    fn count(host: &Arc<Host>) -> Self {
+        host.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(host))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Ends what was answered, however its connection ends.

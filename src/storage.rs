@@ -3,4 +3,7 @@
 pub mod artifacts;
 pub mod components;
 pub mod index;
+pub mod ledger;
+pub mod logs;
 pub mod releases;
+mod sqlite;

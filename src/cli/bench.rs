@@ -167,6 +167,7 @@ impl Plan {
             authority: self.authority.clone(),
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             route_prefix_bytes: found.route.prefix_bytes,
+            traceparent: None,
             stalled: Arc::default(),
         };
         Ok(probe::probe(&found.route.function, request, call).await?)

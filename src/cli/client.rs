@@ -9,8 +9,9 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -78,7 +79,7 @@ impl HostArgs {
     fn settings(&self) -> anyhow::Result<HostConfig> {
         match Described::read(&self.config) {
             Ok(Described::App(manifest)) => Ok(manifest.host),
-            Ok(Described::Host(settings)) => Ok(settings),
+            Ok(Described::Host(settings)) => Ok(*settings),
             Err(ManifestError::Unreadable { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
                 Ok(HostConfig::default())
             }
@@ -151,7 +152,42 @@ impl Client {
         self.send(Method::DELETE, path, Bytes::new()).await
     }
 
+    /// Follows what the host says at `path`: each event is given to `each`, with its name, until that fails or the host
+    /// ends.
+    pub(super) async fn follow(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&str, &str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let response = self.begin(Method::GET, path, Bytes::new()).await?;
+        if !response.status().is_success() {
+            return self.answer(response).await.and_then(|answer| understood::<serde_json::Value>(answer).map(drop));
+        }
+        let mut body = response.into_body();
+        let (mut buffer, mut name) = (Vec::new(), String::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| anyhow::anyhow!("{} broke off: {error}", self.base))?;
+            buffer.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
+            anyhow::ensure!(buffer.len() <= ANSWER_BYTES_MAX, "{} sends lines without an end", self.base);
+            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                let line = String::from_utf8_lossy(&line);
+                if let Some(said) = line.strip_prefix("event: ") {
+                    said.trim_end().clone_into(&mut name);
+                } else if let Some(data) = line.strip_prefix("data: ") {
+                    each(&name, data.trim_end_matches('\n'))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn send(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Answer> {
+        let response = self.begin(method, path, body).await?;
+        self.answer(response).await
+    }
+
+    async fn begin(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Response<Incoming>> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{PREFIX}{path}", self.base))
@@ -160,7 +196,10 @@ impl Client {
             .body(Full::new(body))
             .context("the admin token cannot be sent")?;
         let answered = self.http.request(request).await;
-        let response = answered.map_err(|error| self.unreachable(&error))?;
+        answered.map_err(|error| self.unreachable(&error))
+    }
+
+    async fn answer(&self, response: Response<Incoming>) -> anyhow::Result<Answer> {
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("the answer of {} broke off: {error}", self.base))?.to_bytes();
@@ -182,6 +221,22 @@ impl Client {
         }
         anyhow::anyhow!("no host answers at {}: {why}", self.base)
     }
+}
+
+/// A query of those that have a value, behind `?`.
+pub(super) fn query(pairs: &[(&str, Option<&str>)]) -> String {
+    let encode = |text: &str| {
+        text.bytes().fold(String::new(), |encoded, byte| match byte {
+            // Unreserved (RFC 3986, 2.3).
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded + char::from(byte).encode_utf8(&mut [0; 4])
+            }
+            _ => encoded + &format!("%{byte:02X}"),
+        })
+    };
+    let said = pairs.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode((*value)?))));
+    let said = said.collect::<Vec<_>>().join("&");
+    if said.is_empty() { said } else { format!("?{said}") }
 }
 
 /// What the host said, where a problem is the end.

@@ -6,10 +6,14 @@
 //! **Invariant:** nobody waits for the log. If whoever reads stderr stops reading, lines that do not fit into
 //! [`WAITING_BYTES_MAX`] any more are dropped, and counted, and the host goes on.
 
+mod kept;
+
 use crate::receipt::Receipt;
 use crate::server::ReceiptSink;
+use crate::storage::logs::LogStore;
 use anyhow::Context as _;
 use clap::ValueEnum;
+use kept::Kept;
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,12 +21,17 @@ use std::thread;
 use std::time::{self, Duration, UNIX_EPOCH};
 use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The target of receipts: `FNHOST_LOG=info,receipt=off` leaves them out.
 const RECEIPTS: &str = "receipt";
+/// The target of what can only be told where it is seen at once: that log lines cannot be kept.
+const UNKEPT: &str = "unkept";
 
 /// The most bytes that wait to be written.
 const WAITING_BYTES_MAX: usize = 8 << 20;
@@ -44,7 +53,15 @@ pub(super) enum Format {
 pub(super) struct Logging {
     /// Where receipts go; nowhere, if `FNHOST_LOG` leaves them out.
     pub(super) receipts: Option<ReceiptSink>,
+    kept: Kept,
     _thread: LogThread,
+}
+
+impl Logging {
+    /// Has lines kept in `store` as well, from here on.
+    pub(super) fn keep(&self, store: &Arc<LogStore>) {
+        self.kept.begin(store);
+    }
 }
 
 /// Starts logging. Lines that still wait are written when it is dropped.
@@ -55,17 +72,31 @@ pub(super) fn start(format: Format) -> anyhow::Result<Logging> {
     };
     let lines = Lines::default();
     let thread = LogThread::start(lines.clone())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
     let colours = format == Format::Text && io::stderr().is_terminal();
-    let started = match format {
-        Format::Text => builder.with_ansi(colours).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+    let shown = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+    let shown = match format {
+        Format::Text => shown.with_ansi(colours).boxed(),
+        Format::Json => shown.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
+    let kept = Kept::default();
+    // What is kept does not depend on what is shown; but that it cannot be kept, or that spans are sent, is only shown.
+    let keeps = filter_fn(|metadata| metadata.target() != UNKEPT && *metadata.level() <= Level::INFO);
+    let receipts_are_shown = shows_receipts(&filter);
+    let registry = tracing_subscriber::registry().with(shown.with_filter(filter)).with(kept.clone().with_filter(keeps));
+    let started = registry.try_init();
     // A process has one subscriber, and this is the only place that sets it.
     debug_assert!(started.is_ok());
-    let receipts = tracing::enabled!(target: RECEIPTS, Level::INFO)
+    let receipts = receipts_are_shown
         .then(|| -> ReceiptSink { Box::new(move |receipt| lines.write_receipt(receipt, format, colours)) });
-    Ok(Logging { receipts, _thread: thread })
+    Ok(Logging { receipts, kept, _thread: thread })
+}
+
+/// Whether receipts are among what `filter` lets through. They are not events, so nobody else asks it.
+fn shows_receipts(filter: &EnvFilter) -> bool {
+    let parse = |text: String| EnvFilter::builder().parse(text).ok();
+    let Some(same) = parse(filter.to_string()) else { return true };
+    let alone = tracing_subscriber::registry().with(same);
+    tracing::subscriber::with_default(alone, || tracing::enabled!(target: RECEIPTS, Level::INFO))
 }
 
 thread_local! {

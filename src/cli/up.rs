@@ -11,6 +11,7 @@ use crate::platform;
 use crate::release::deploy::Deployments;
 use crate::server::admin::{self, Admin, Token};
 use crate::server::{self, Host, Served};
+use crate::storage::logs::LogStore;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use listenfd::ListenFd;
@@ -83,7 +84,7 @@ impl UpArgs {
                 let settings = manifest.host.clone();
                 (Some(*manifest), settings)
             }
-            Ok(Described::Host(settings)) => (None, settings),
+            Ok(Described::Host(settings)) => (None, *settings),
             Err(ManifestError::Unreadable { cause, .. })
                 if cause.kind() == ErrorKind::NotFound && self.config.is_none() =>
             {
@@ -135,6 +136,7 @@ async fn serve(
         build::build_all(manifest)?;
     }
     let deployments = Arc::new(Deployments::open(&settings)?);
+    let logs = keep_logs(&settings, &logging)?;
     let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
     let stop = stop_signal()?;
     let no_file = reload::without_file()?;
@@ -144,16 +146,16 @@ async fn serve(
     let Listening { http, admin } = ports.listen()?;
     let address = http.local_addr()?;
     announce("listening on", address);
-    let host = Host::new(Arc::clone(&deployments), settings.clone(), logging.receipts.take());
+    let host = Host::new(Arc::clone(&deployments), settings.clone(), logging.receipts.take(), logs)?;
     let offer = Offer::new(&deployments, [Some(http.as_fd()), admin.as_ref().map(AsFd::as_fd)].into_iter().flatten())
         .inspect_err(|error| tracing::warn!("this host cannot be taken over: {error:#}"));
-    // What is in it stops when it is dropped.
-    let mut beside = JoinSet::new();
+    // What is in them stops when they are dropped.
+    let (mut beside, mut admin_api) = (JoinSet::new(), JoinSet::new());
     let leave_admin = Arc::new(Notify::new());
     if let Some((listener, token)) = admin.zip(token) {
         announce("admin on", listener.local_addr()?);
         let leave = Arc::clone(&leave_admin).notified_owned();
-        beside.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener, leave));
+        admin_api.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener, leave));
     }
     match reloader {
         Some(reloader) => beside.spawn(reloader.run()),
@@ -178,6 +180,9 @@ async fn serve(
         tell_manager(NotifyState::Stopping);
     };
     let served = server::serve(Arc::clone(&host), http, stop).await;
+    // Those who follow what happens are told that it ends, when it has.
+    leave_admin.notify_one();
+    admin_api.join_all().await;
     beside.shutdown().await;
     conclude(&host, served)
 }
@@ -198,11 +203,20 @@ fn install(deployments: &Deployments, manifest: Option<&Manifest>) -> anyhow::Re
     Ok(())
 }
 
+/// Has log lines kept, from here on, if they are to be.
+fn keep_logs(settings: &HostConfig, logging: &Logging) -> anyhow::Result<Option<Arc<LogStore>>> {
+    let Some(bytes_max) = settings.observe.log_bytes else { return Ok(None) };
+    let store = LogStore::open(&settings.state, bytes_max).context("log lines cannot be kept in the state folder")?;
+    let store = Arc::new(store);
+    logging.keep(&store);
+    Ok(Some(store))
+}
+
 fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
     if served.cut_off > 0 {
         tracing::warn!(connections = served.cut_off, "the grace was over and not everything had finished");
     }
-    super::print(&host.summary().to_string());
+    super::print(&host.conclude().to_string());
     ensure!(
         !served.unsafe_to_go_on,
         "swap was turned on, and what one request wrote could have been read by the next; start again, and the host will \

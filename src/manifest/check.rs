@@ -3,20 +3,27 @@
 //! Reads the text alone: whether files exist and what they hold is looked at when they are installed.
 
 use super::diagnostic::Diagnostic;
-use super::file::{FunctionFile, HostFile, LimitsFile, ManifestFile, ReleaseFile, RollbackFile, place};
+use super::file::{
+    FunctionFile, HostFile, LimitsFile, ManifestFile, ObserveFile, ReleaseFile, RollbackFile, TariffFile, place,
+};
 use super::pattern::RoutePattern;
-use super::{Build, FunctionSpec, HostConfig, ReleaseConfig, RollbackWhen, RouteSpec, Sticky};
+use super::{Build, FunctionSpec, HostConfig, ObserveConfig, ReleaseConfig, RollbackWhen, RouteSpec, Sticky};
 use crate::grants::{OutboundGrant, OutboundGrants};
 use crate::limits::{
-    self, BODY_BYTES_MAX, COMPONENT_BYTES_MAX, COUNT_MAX, Limits, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Share, UnitError,
+    self, BODY_BYTES_MAX, COMPONENT_BYTES_MAX, COUNT_MAX, LOG_BYTES_MAX, LOG_BYTES_MIN, Limits, MEMORY_BYTES_MAX,
+    MEMORY_BYTES_MIN, Share, UnitError,
 };
 use crate::names::{HOST_HEADERS, Name};
+use crate::usage::Tariff;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 use toml::Spanned;
+
+/// The highest price: above it a typing error is likelier than a need.
+const PRICE_MAX: f64 = 1e9;
 
 /// What a checked file comes to.
 pub(super) struct Checked {
@@ -96,7 +103,73 @@ pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnos
             COMPONENT_BYTES_MAX,
             errors,
         ),
+        observe: check_observe(&file.observe, errors),
+        tariff: file.tariff.map(|tariff| check_tariff(&tariff, errors)),
     }
+}
+
+fn check_observe(file: &ObserveFile, errors: &mut Vec<Diagnostic>) -> ObserveConfig {
+    let default = ObserveConfig::default();
+    let log_bytes = match &file.keep_logs {
+        None => default.log_bytes,
+        Some(written) if written.get_ref() == "off" => None,
+        Some(written) => {
+            let bytes = size(Some(written), LOG_BYTES_MIN, LOG_BYTES_MAX, errors);
+            if bytes < LOG_BYTES_MIN {
+                let small = Diagnostic::new(written.span(), "log lines are kept in files of 1 MiB and more");
+                errors.push(small.help("write `1 MiB` or more, or `off`"));
+            }
+            Some(bytes)
+        }
+    };
+    let share = |text: &str| limits::parse_share(text);
+    let help = "write a part of a hundred, such as `10%`";
+    let is_true = |written: &Option<Spanned<bool>>, default| written.as_ref().map_or(default, |truth| *truth.get_ref());
+    ObserveConfig {
+        metrics: is_true(&file.metrics, default.metrics),
+        usage: is_true(&file.usage, default.usage),
+        usage_days: count(file.keep_usage_days.as_ref(), default.usage_days, "keep-usage-days", errors),
+        receipts: match &file.keep_receipts {
+            Some(written) if *written.get_ref() == 0 => 0,
+            written => count(written.as_ref(), default.receipts, "keep-receipts", errors),
+        },
+        log_bytes,
+        otlp: file.otlp.as_ref().and_then(|written| check_otlp(written, errors)),
+        otlp_sample: amount(file.otlp_sample.as_ref(), default.otlp_sample, share, help, errors),
+    }
+}
+
+fn check_otlp(written: &Spanned<String>, errors: &mut Vec<Diagnostic>) -> Option<http::Uri> {
+    let parsed = written.get_ref().parse::<http::Uri>().ok();
+    let usable = parsed.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/");
+    if usable.is_none() {
+        let bad = Diagnostic::new(written.span(), format!("`{}` is no receiver of OTLP", written.get_ref()));
+        errors.push(bad.help("write its URL for gRPC, such as `http://127.0.0.1:4317`"));
+    }
+    usable
+}
+
+fn check_tariff(file: &TariffFile, errors: &mut Vec<Diagnostic>) -> Tariff {
+    let mut price = |written: &Option<Spanned<f64>>| {
+        let Some(written) = written else { return 0.0 };
+        if (0.0..=PRICE_MAX).contains(written.get_ref()) {
+            return *written.get_ref();
+        }
+        let bad = Diagnostic::new(written.span(), format!("{} is no price", written.get_ref()));
+        errors.push(bad.help(format!("write a number from 0 to {PRICE_MAX}")));
+        0.0
+    };
+    let (per_million_requests, per_cpu_hour) = (price(&file.per_million_requests), price(&file.per_cpu_hour));
+    let (per_gb_second, per_gb_out) = (price(&file.per_gb_second), price(&file.per_gb_out));
+    let currency = file.currency.as_ref().map_or("USD".to_owned(), |written| {
+        let code = written.get_ref();
+        if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            let bad = Diagnostic::new(written.span(), format!("`{code}` is no currency"));
+            errors.push(bad.help("write its three letters (ISO 4217), such as `USD` or `EUR`"));
+        }
+        code.clone()
+    });
+    Tariff { currency, per_million_requests, per_cpu_hour, per_gb_second, per_gb_out }
 }
 
 fn address(written: &Spanned<String>, or_else: &str, errors: &mut Vec<Diagnostic>) -> Option<SocketAddr> {

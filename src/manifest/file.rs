@@ -10,6 +10,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// The tables that say how to host, and nothing of an app.
+const HOST_TABLES: [&str; 3] = ["host", "observe", "tariff"];
+
 /// The whole file.
 #[derive(Debug, Default)]
 pub(super) struct ManifestFile {
@@ -23,7 +26,7 @@ pub(super) struct ManifestFile {
     pub(super) functions: Vec<(Spanned<String>, FunctionFile)>,
 }
 
-/// `[host]`
+/// `[host]`, and the tables beside it that are the machine's as well.
 #[derive(Debug, Default)]
 pub(super) struct HostFile {
     pub(super) listen: Option<Spanned<String>>,
@@ -38,6 +41,30 @@ pub(super) struct HostFile {
     pub(super) server_timing: Option<Spanned<bool>>,
     pub(super) keep_releases: Option<Spanned<i64>>,
     pub(super) max_component: Option<Spanned<String>>,
+    pub(super) observe: ObserveFile,
+    pub(super) tariff: Option<TariffFile>,
+}
+
+/// `[observe]`
+#[derive(Debug, Default)]
+pub(super) struct ObserveFile {
+    pub(super) metrics: Option<Spanned<bool>>,
+    pub(super) usage: Option<Spanned<bool>>,
+    pub(super) keep_usage_days: Option<Spanned<i64>>,
+    pub(super) keep_receipts: Option<Spanned<i64>>,
+    pub(super) keep_logs: Option<Spanned<String>>,
+    pub(super) otlp: Option<Spanned<String>>,
+    pub(super) otlp_sample: Option<Spanned<String>>,
+}
+
+/// `[tariff]`
+#[derive(Debug, Default)]
+pub(super) struct TariffFile {
+    pub(super) currency: Option<Spanned<String>>,
+    pub(super) per_million_requests: Option<Spanned<f64>>,
+    pub(super) per_cpu_hour: Option<Spanned<f64>>,
+    pub(super) per_gb_second: Option<Spanned<f64>>,
+    pub(super) per_gb_out: Option<Spanned<f64>>,
 }
 
 /// `[release]`
@@ -98,8 +125,13 @@ pub(super) fn read(source: &str) -> (ManifestFile, Vec<Diagnostic>) {
 fn read_document(mut table: Table<'_>) -> ManifestFile {
     let file = ManifestFile {
         name: table.string("name"),
-        host: table.table("host").map(read_host).unwrap_or_default(),
-        is_host_alone: table.entries.len() == 1 && table.entries.contains_key("host"),
+        host: HostFile {
+            observe: table.table("observe").map(read_observe).unwrap_or_default(),
+            tariff: table.table("tariff").map(read_tariff),
+            ..table.table("host").map(read_host).unwrap_or_default()
+        },
+        is_host_alone: !table.entries.is_empty()
+            && table.entries.keys().all(|key| HOST_TABLES.contains(&key.get_ref().as_ref())),
         limits: table.table("limits").map(read_limits).unwrap_or_default(),
         release: table.table("release").map(read_release).unwrap_or_default(),
         functions: table.table("functions").map(|table| read_functions(&table)).unwrap_or_default(),
@@ -122,9 +154,36 @@ fn read_host(mut table: Table<'_>) -> HostFile {
         server_timing: table.boolean("server-timing"),
         keep_releases: table.integer("keep-releases"),
         max_component: table.string("max-component"),
+        ..HostFile::default()
     };
     table.finish();
     host
+}
+
+fn read_observe(mut table: Table<'_>) -> ObserveFile {
+    let observe = ObserveFile {
+        metrics: table.boolean("metrics"),
+        usage: table.boolean("usage"),
+        keep_usage_days: table.integer("keep-usage-days"),
+        keep_receipts: table.integer("keep-receipts"),
+        keep_logs: table.string("keep-logs"),
+        otlp: table.string("otlp"),
+        otlp_sample: table.string("otlp-sample"),
+    };
+    table.finish();
+    observe
+}
+
+fn read_tariff(mut table: Table<'_>) -> TariffFile {
+    let tariff = TariffFile {
+        currency: table.string("currency"),
+        per_million_requests: table.number("per-million-requests"),
+        per_cpu_hour: table.number("per-cpu-hour"),
+        per_gb_second: table.number("per-gb-second"),
+        per_gb_out: table.number("per-gb-out"),
+    };
+    table.finish();
+    tariff
 }
 
 fn read_release(mut table: Table<'_>) -> ReleaseFile {
@@ -248,6 +307,18 @@ impl<'f> Table<'f> {
         let number = value.get_ref().as_integer().map(|number| read(number.as_str(), number.radix()));
         if number.is_none() {
             self.wrong_type(key, value, "a whole number");
+        }
+        number.map(|number| Spanned::new(value.span(), number))
+    }
+
+    fn number(&mut self, key: &'static str) -> Option<Spanned<f64>> {
+        let value = self.get(key)?;
+        let float = value.get_ref().as_float().and_then(|float| float.as_str().parse().ok());
+        // One that is beyond all bounds is checked as such.
+        let whole = || value.get_ref().as_integer().map(|whole| whole.as_str().parse().unwrap_or(f64::INFINITY));
+        let number = float.or_else(whole);
+        if number.is_none() {
+            self.wrong_type(key, value, "a number");
         }
         number.map(|number| Spanned::new(value.span(), number))
     }

@@ -4,6 +4,7 @@
 //! codes are the host's own, and a method is a token (RFC 9110, 9.1), which has neither quotes nor backslashes.
 
 use super::Receipt;
+use crate::names::RequestId;
 use std::time::Duration;
 
 /// How fields look.
@@ -32,6 +33,9 @@ impl Receipt {
     fn write(&self, line: &mut String, style: &'static Style) {
         let mut fields = Fields { line, style, first: true };
         fields.add("request_id", self.request_id.encode(&mut [0; 32]), style.around_name);
+        if let Some(trace) = &self.trace {
+            fields.add("trace_id", RequestId::of_u128(trace.trace).encode(&mut [0; 32]), style.around_name);
+        }
         if let Some(app) = &self.app {
             fields.add("app", app.as_str(), style.around_name);
         }
@@ -86,30 +90,10 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{Name, RequestId};
-    use crate::receipt::{Kind, Outcome, Phases};
-
-    fn receipt() -> Receipt {
-        Receipt {
-            request_id: RequestId::new(),
-            app: Some(Name::new("demo").unwrap()),
-            release: Some(7),
-            function: Some(Name::new("hello").unwrap()),
-            kind: Some(Kind::Http02),
-            method: http::Method::GET,
-            outcome: Outcome::Ok,
-            status: 200,
-            phases: Phases { store: Duration::from_nanos(1500), ..Phases::default() },
-            cpu: Duration::from_micros(20),
-            memory_peak_bytes: 1 << 20,
-            bytes_in: 0,
-            bytes_out: 14,
-        }
-    }
 
     #[test]
     fn a_line_of_text_has_every_field() {
-        let receipt = receipt();
+        let receipt = Receipt::sample();
         let mut line = String::new();
         receipt.write_text(&mut line);
         let id = receipt.request_id;
@@ -125,8 +109,8 @@ mod tests {
 
     #[test]
     fn a_line_of_json_is_json_with_or_without_a_function() {
-        for function in [receipt().function, None] {
-            let receipt = Receipt { function, kind: None, ..receipt() };
+        for function in [Receipt::sample().function, None] {
+            let receipt = Receipt { function, kind: None, ..Receipt::sample() };
             let mut line = "{".to_owned();
             receipt.write_json(&mut line);
             line.push('}');

@@ -11,8 +11,8 @@ use crate::manifest::{Diagnostic, FunctionSpec, HostConfig, Manifest, ManifestEr
 use crate::names::Name;
 use crate::platform::{self, FileStamp};
 use crate::receipt::Kind;
-use crate::receipt::totals::{FunctionTotals, Totals};
-use crate::runtime::code::{self, CodeLoader, CodeSource, Residents};
+use crate::receipt::totals::FunctionTotals;
+use crate::runtime::code::{self, CodeLoader, CodeSource, Mapped, Residents};
 use crate::runtime::component::{self, ComponentError};
 use crate::runtime::engine::{Compilers, EngineError, Engines};
 use crate::runtime::function::{Function, FunctionError, FunctionSettings};
@@ -85,8 +85,7 @@ pub struct Installer {
     residents: Mutex<Option<Arc<Residents>>>,
     /// All engines that there ever were.
     engines: Mutex<Vec<Weak<Engines>>>,
-    /// Components whose code is mapped.
-    mapped: Arc<AtomicUsize>,
+    mapped: Arc<Mapped>,
     totals: Mutex<BTreeMap<(Name, Name), Arc<FunctionTotals>>>,
 }
 
@@ -208,7 +207,7 @@ impl Installer {
         let Found { compiled, mut errors, read } = found;
         let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, source)| (source.kind, source.needs)).collect();
         let residents = self.residents_for(&needs)?;
-        let (functions, more) = self.load_all(&residents, &compiled);
+        let (functions, more) = self.load_all(&manifest.name, &residents, &compiled);
         errors.extend(more);
         if !errors.is_empty() {
             return Err(InstallError::Refused(manifest.errors_at(errors)));
@@ -239,9 +238,9 @@ impl Installer {
     }
 
     /// What each function has done so far, by app and name.
-    pub fn totals(&self) -> Vec<(Name, Name, Totals)> {
+    pub fn totals(&self) -> Vec<(Name, Name, Arc<FunctionTotals>)> {
         let totals = lock(&self.totals);
-        totals.iter().map(|((app, function), totals)| (app.clone(), function.clone(), totals.now())).collect()
+        totals.iter().map(|((app, function), totals)| (app.clone(), function.clone(), Arc::clone(totals))).collect()
     }
 
     /// Sandboxes alive now, of how many there may be.
@@ -249,9 +248,9 @@ impl Installer {
         (self.settings.concurrency.saturating_sub(self.host_gate.free()), self.settings.concurrency)
     }
 
-    /// Components whose code is mapped.
-    pub fn loaded(&self) -> usize {
-        self.mapped.load(Ordering::Relaxed)
+    /// How much code is mapped.
+    pub fn mapped(&self) -> &Mapped {
+        &self.mapped
     }
 
     /// Removes compiled code of other components than these.
@@ -347,6 +346,7 @@ impl Installer {
     /// Loads all, on every core: it is reading files and checking sums.
     fn load_all(
         &self,
+        app: &Name,
         residents: &Arc<Residents>,
         compiled: &[(&FunctionSpec, CodeSource)],
     ) -> (Vec<Arc<Function>>, Vec<Diagnostic>) {
@@ -355,7 +355,7 @@ impl Installer {
             compiled.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
         let load = |spec: &FunctionSpec, source: &CodeSource| {
-            let (gate, settings) = (self.host_gate.clone(), self.function_settings(spec));
+            let (gate, settings) = (self.host_gate.clone(), self.function_settings(app, spec));
             let function = Function::load(residents, gate, source.clone(), settings, eager);
             function.map(Arc::new).map_err(|error| explain(spec, &error))
         };
@@ -386,8 +386,9 @@ impl Installer {
         (functions, errors)
     }
 
-    fn function_settings(&self, spec: &FunctionSpec) -> FunctionSettings {
+    fn function_settings(&self, app: &Name, spec: &FunctionSpec) -> FunctionSettings {
         FunctionSettings {
+            app: app.clone(),
             name: spec.name.clone(),
             limits: spec.limits.clone(),
             body_timeout: self.settings.body_timeout,

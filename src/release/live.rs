@@ -95,6 +95,13 @@ impl Serving {
         &self.apps
     }
 
+    /// All releases that answer, live or on trial.
+    pub fn releases(&self) -> impl Iterator<Item = &Arc<Release>> {
+        self.apps
+            .iter()
+            .flat_map(|app| [Some(&app.live), app.canary.as_ref().map(|canary| &canary.release)].into_iter().flatten())
+    }
+
     /// What of `app` answers.
     pub fn app(&self, name: &Name) -> Option<&AppServing> {
         self.apps.iter().find(|app| app.live.app == *name)

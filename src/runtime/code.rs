@@ -33,6 +33,48 @@ pub(super) enum Code {
     Command(Arc<wasmtime_wasi::p2::bindings::CommandPre<State>>),
 }
 
+impl Code {
+    /// The bytes that it is mapped from.
+    fn bytes(&self) -> usize {
+        let pre = match self {
+            Self::Http02(pre) => pre.instance_pre(),
+            Self::Http03(pre) => pre.instance_pre(),
+            Self::Command(pre) => pre.instance_pre(),
+        };
+        let image = pre.component().image_range();
+        image.end.addr() - image.start.addr()
+    }
+}
+
+/// How much code is mapped.
+#[derive(Debug, Default)]
+pub struct Mapped {
+    components: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Mapped {
+    /// The code of so many components.
+    pub fn components(&self) -> usize {
+        self.components.load(Ordering::Relaxed)
+    }
+
+    /// Its bytes, as they are on disk.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, code: &Code) {
+        self.components.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(code.bytes(), Ordering::Relaxed);
+    }
+
+    fn take(&self, code: &Code) {
+        self.components.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(code.bytes(), Ordering::Relaxed);
+    }
+}
+
 /// Where a function's code comes from.
 #[derive(Debug, Clone)]
 pub struct CodeSource {
@@ -145,8 +187,8 @@ pub(super) struct CodeCell {
     last_used: AtomicU64,
     /// Held by whoever loads it, so that a burst of first calls loads it once.
     loading: Arc<tokio::sync::Mutex<()>>,
-    /// How many cells have their code mapped.
-    mapped: Arc<AtomicUsize>,
+    /// What all cells have mapped.
+    mapped: Arc<Mapped>,
 }
 
 impl CodeCell {
@@ -155,14 +197,15 @@ impl CodeCell {
     }
 
     fn set(&self, code: Arc<Code>) {
-        if self.code.swap(Some(code)).is_none() {
-            self.mapped.fetch_add(1, Ordering::Relaxed);
+        self.mapped.add(&code);
+        if let Some(before) = self.code.swap(Some(code)) {
+            self.mapped.take(&before);
         }
     }
 
     fn unset(&self) -> Option<Arc<Code>> {
         let code = self.code.swap(None)?;
-        self.mapped.fetch_sub(1, Ordering::Relaxed);
+        self.mapped.take(&code);
         Some(code)
     }
 }
@@ -181,7 +224,7 @@ pub struct Residents {
     /// Whether there was more code than that.
     crowded: AtomicBool,
     began: Instant,
-    mapped: Arc<AtomicUsize>,
+    mapped: Arc<Mapped>,
     /// Those that were loaded.
     loaded: Mutex<Vec<Weak<CodeCell>>>,
     /// Those that somebody has.
@@ -190,7 +233,7 @@ pub struct Residents {
 
 impl Residents {
     /// Keeps the code of `loaded_max` components mapped, at the most; `mapped` counts those of all engines of a host.
-    pub fn new(loader: CodeLoader, loaded_max: usize, mapped: Arc<AtomicUsize>) -> Self {
+    pub fn new(loader: CodeLoader, loaded_max: usize, mapped: Arc<Mapped>) -> Self {
         Self {
             loader,
             loaded_max,
@@ -208,7 +251,7 @@ impl Residents {
         let is_mapped =
             |key: &&ArtifactKey| cells.get(*key).and_then(Weak::upgrade).is_some_and(|cell| cell.code.load().is_some());
         let more: HashSet<&ArtifactKey> = sources.map(|source| &source.key).filter(|key| !is_mapped(key)).collect();
-        let room = self.mapped.load(Ordering::Relaxed) + more.len() <= self.loaded_max;
+        let room = self.mapped.components() + more.len() <= self.loaded_max;
         if !room {
             self.crowded.store(true, Ordering::Relaxed);
         }

@@ -90,6 +90,29 @@ struct Pools {
     concurrent: Pool,
 }
 
+/// How full a pool is, in linear memories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// Those that it has room for.
+    pub slots: u64,
+    /// Those that are in use.
+    pub used: u64,
+    /// Those that were used, and are kept ready.
+    pub warm: u64,
+    /// What those keep resident.
+    pub warm_bytes: u64,
+}
+
+impl PoolUsage {
+    /// Adds another pool.
+    pub fn add(&mut self, other: &Self) {
+        self.slots += other.slots;
+        self.used += other.used;
+        self.warm += other.warm;
+        self.warm_bytes += other.warm_bytes;
+    }
+}
+
 /// Where sandboxes get their memory from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allocation {
@@ -203,6 +226,18 @@ impl Engines {
     /// Mappings that sandboxes take of those that the system lets a process have.
     pub fn mappings(&self) -> usize {
         self.pools.plain.mappings() + self.pools.concurrent.mappings()
+    }
+
+    /// How full the pools are: of 0.2 and commands, and of 0.3. Empty where memory comes from the kernel.
+    pub fn pool_usage(&self) -> [PoolUsage; 2] {
+        [(&self.plain, &self.pools.plain), (&self.concurrent, &self.pools.concurrent)].map(|(engine, pool)| {
+            engine.pooling_allocator_metrics().map_or(PoolUsage::default(), |metrics| PoolUsage {
+                slots: pool.memory_slots(),
+                used: metrics.memories() as u64,
+                warm: metrics.unused_warm_memories().into(),
+                warm_bytes: metrics.unused_memory_bytes_resident() as u64,
+            })
+        })
     }
 
     /// Where sandboxes get their memory from.

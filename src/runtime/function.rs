@@ -19,6 +19,8 @@ use wasmtime::Engine;
 
 /// One function of the live release.
 pub struct Function {
+    /// Its app.
+    pub app: Name,
     /// Its name.
     pub name: Name,
     /// What it may use.
@@ -50,6 +52,8 @@ impl Function {
 
 /// What a function is given when it is installed.
 pub struct FunctionSettings {
+    /// Its app.
+    pub app: Name,
     /// Its name.
     pub name: Name,
     /// What it may use.
@@ -119,6 +123,7 @@ impl Function {
         let limits = settings.limits;
         Ok(Self {
             gate: Gate::new(host_gate, limits.concurrency, limits.queue, limits.queue_wait),
+            app: settings.app,
             name: settings.name,
             limits,
             body_timeout: settings.body_timeout,

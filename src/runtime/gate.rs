@@ -60,6 +60,11 @@ impl Gate {
         Self { permits, host, waiting: AtomicU32::new(0), queue, queue_wait }
     }
 
+    /// Requests that wait.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits for a permit, if it has to and may.
     pub async fn enter(&self) -> Result<Permit, Refused> {
         if let Some(permit) = self.try_enter() {

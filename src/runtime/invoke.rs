@@ -16,7 +16,7 @@ use super::upload::Upload;
 use crate::names::RequestId;
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use std::error::Error as StdError;
@@ -43,6 +43,8 @@ pub struct Call {
     pub client: IpAddr,
     /// How many bytes of the path belong to the route, before its first parameter.
     pub route_prefix_bytes: usize,
+    /// The trace that calls out belong to, unless the guest says otherwise.
+    pub traceparent: Option<HeaderValue>,
     /// Told when the response is over its time and its client does not even read that.
     pub stalled: Arc<Notify>,
 }
@@ -97,10 +99,10 @@ where
     meter.set_loading(loading);
     let (parts, body) = request.into_parts();
     let upload = Upload::new(body, function.limits.request_body_bytes, Arc::clone(meter)).boxed_unsync();
-    let log = GuestLog::new(function.name.clone(), call.request_id);
+    let log = GuestLog::new(function.app.clone(), function.name.clone(), call.request_id);
     let (future, head): (GuestFuture, HeadSource) = match &*code {
         Code::Http02(pre) => {
-            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
+            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent);
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -111,7 +113,7 @@ where
             (Box::pin(run), HeadSource::Slot(slot))
         }
         Code::Http03(pre) => {
-            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log));
+            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent);
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -134,7 +136,7 @@ where
                 env,
                 args: vec![function.name.to_string()],
             };
-            let mut sandbox = Sandbox::new(function, permit, meter, stdio);
+            let mut sandbox = Sandbox::new(function, permit, meter, stdio, call.traceparent);
             let (pre, stdout, meter) = (Arc::clone(pre), pipe.clone(), Arc::clone(meter));
             let run = async move {
                 let result = run_command(&mut sandbox, &pre, stdout, meter).await;

@@ -119,6 +119,11 @@ impl Pool {
         self.concurrency.unwrap_or(1)
     }
 
+    /// Linear memories that it has room for.
+    pub(super) fn memory_slots(&self) -> u64 {
+        u64::from(self.slots()) * u64::from(self.memories)
+    }
+
     /// Mappings that it takes at the most, once every slot was used.
     pub(super) fn mappings(&self) -> usize {
         let each = self.memories as usize * MAPPINGS_OF_MEMORY + self.stacks_each as usize * MAPPINGS_OF_STACK;

@@ -12,6 +12,7 @@ use super::function::Function;
 use super::gate::Permit;
 use super::limiter::Limiter;
 use super::meter::Meter;
+use http::HeaderValue;
 use std::sync::Arc;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
@@ -43,7 +44,13 @@ pub(super) struct State {
 
 impl Sandbox {
     /// A fresh one for `function`.
-    pub(super) fn new(function: &Function, permit: Permit, meter: &Arc<Meter>, stdio: Stdio) -> Self {
+    pub(super) fn new(
+        function: &Function,
+        permit: Permit,
+        meter: &Arc<Meter>,
+        stdio: Stdio,
+        traceparent: Option<HeaderValue>,
+    ) -> Self {
         let mut wasi = WasiCtx::builder();
         wasi.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr);
         wasi.envs(&function.env).envs(&stdio.env).args(&stdio.args);
@@ -55,7 +62,7 @@ impl Sandbox {
             wasi: wasi.build(),
             http,
             table,
-            outbound: function.outbound.hooks(function.limits.outbound_requests),
+            outbound: function.outbound.hooks(function.limits.outbound_requests, traceparent),
             config: Arc::clone(&function.config),
             limiter: Limiter::new(function.limits.memory_bytes, Arc::clone(meter)),
             alive: function.clock.alive(),

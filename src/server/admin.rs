@@ -1,22 +1,29 @@
 //! The admin API: what an operator asks of a host and tells it, as JSON over HTTP, on a listener of its own.
 //!
-//! Owns the routes, who may use them, and what an error looks like there. **Invariant:** nothing but `health` and `ready`
-//! answers without the token, and every refusal is a problem (RFC 9457) with a stable code. Work that takes its time is
+//! Owns the routes, who may use them, and what an error looks like there. **Invariant:** nothing but `health`, `ready` and
+//! the files of the dashboard, which know nothing, answers without the token, and every refusal is a problem (RFC 9457) with a stable code. Work that takes its time is
 //! done on a thread for it; a client that goes away stops no change that has begun.
 
 mod auth;
 mod components;
+mod dashboard;
+mod events;
+mod live;
+mod logs;
+mod metrics;
 mod problem;
+mod receipts;
 mod releases;
 mod status;
+mod usage;
 
 pub use auth::{TOKEN_FILE, TOKEN_VARIABLE, Token};
 
 use super::Host;
 use super::tasks::Tasks;
-use crate::api::PREFIX;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, head, post, put};
@@ -28,9 +35,10 @@ use problem::Problem;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// Connections open at once; an operator has few.
 const CONNECTIONS_MAX: usize = 256;
@@ -50,7 +58,8 @@ const OPENAPI: &str = include_str!("admin/openapi.json");
 pub struct Admin {
     host: Arc<Host>,
     token: Token,
-    began: Instant,
+    /// Answers that go on end here.
+    stopping: AtomicBool,
     /// Where the host serves.
     listen: SocketAddr,
 }
@@ -58,40 +67,57 @@ pub struct Admin {
 impl Admin {
     /// The admin API of `host`, which serves at `listen`.
     pub fn new(host: Arc<Host>, token: Token, listen: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { host, token, began: Instant::now(), listen })
+        Arc::new(Self { host, token, stopping: AtomicBool::new(false), listen })
     }
 }
 
 /// What answers one method.
 type Answers = (&'static str, MethodRouter<Arc<Admin>>);
 
-/// Its routes: the path behind the version, and who answers which method.
+/// Its routes: who answers which method of which path.
 fn routes() -> Vec<(&'static str, Vec<Answers>)> {
     vec![
-        ("/health", vec![("get", get(status::health))]),
-        ("/ready", vec![("get", get(status::ready))]),
-        ("/openapi.json", vec![("get", get(openapi))]),
-        ("/status", vec![("get", get(status::status))]),
-        ("/apps", vec![("get", get(status::apps))]),
-        ("/apps/{app}", vec![("get", get(status::app)), ("delete", delete(releases::remove))]),
-        ("/apps/{app}/releases", vec![("get", get(releases::list)), ("post", post(releases::deploy))]),
-        ("/apps/{app}/releases/{number}", vec![("get", get(releases::one))]),
-        ("/apps/{app}/promote", vec![("post", post(releases::promote))]),
-        ("/apps/{app}/rollback", vec![("post", post(releases::rollback))]),
-        ("/components/{sha256}", vec![("head", head(components::head)), ("put", put(components::put))]),
+        ("/metrics", vec![("get", get(metrics::metrics))]),
+        ("/v1/health", vec![("get", get(status::health))]),
+        ("/v1/ready", vec![("get", get(status::ready))]),
+        ("/v1/openapi.json", vec![("get", get(openapi))]),
+        ("/v1/status", vec![("get", get(status::status))]),
+        ("/v1/functions", vec![("get", get(live::functions))]),
+        ("/v1/live", vec![("get", get(live::live))]),
+        ("/v1/logs", vec![("get", get(logs::find))]),
+        ("/v1/logs/tail", vec![("get", get(logs::tail))]),
+        ("/v1/receipts", vec![("get", get(receipts::find))]),
+        ("/v1/receipts/tail", vec![("get", get(receipts::tail))]),
+        ("/v1/receipts/{id}", vec![("get", get(receipts::one))]),
+        ("/v1/usage", vec![("get", get(usage::usage))]),
+        ("/v1/apps", vec![("get", get(status::apps))]),
+        ("/v1/apps/{app}", vec![("get", get(status::app)), ("delete", delete(releases::remove))]),
+        ("/v1/apps/{app}/releases", vec![("get", get(releases::list)), ("post", post(releases::deploy))]),
+        ("/v1/apps/{app}/releases/{number}", vec![("get", get(releases::one))]),
+        ("/v1/apps/{app}/promote", vec![("post", post(releases::promote))]),
+        ("/v1/apps/{app}/rollback", vec![("post", post(releases::rollback))]),
+        ("/v1/components/{sha256}", vec![("head", head(components::head)), ("put", put(components::put))]),
     ]
 }
 
 fn router(admin: Arc<Admin>) -> Router {
     let router = routes().into_iter().fold(Router::new(), |router, (path, answers)| {
         let methods = answers.into_iter().fold(MethodRouter::new(), |methods, (_, one)| methods.merge(one));
-        router.route(&format!("{PREFIX}{path}"), methods)
+        router.route(path, methods)
     });
     router
         .fallback(async || Problem::NoRoute)
         .method_not_allowed_fallback(async || Problem::NoMethod)
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), authorize))
+        .merge(dashboard::router())
         .with_state(admin)
+}
+
+/// The query of a request, as axum has it.
+type QueryOf<T> = Result<Query<T>, QueryRejection>;
+
+fn query<T>(asked: QueryOf<T>) -> Result<T, Problem> {
+    asked.map(|Query(query)| query).map_err(|error| Problem::BadRequest(format!("{}.", error.body_text())))
 }
 
 /// This API, as programs read it.
@@ -114,7 +140,8 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, stop: impl Future<O
     let mut stop = pin!(stop);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = Tasks::default();
-    let service = TowerToHyperService::new(router(admin));
+    let (stop_connections, stopping) = watch::channel(false);
+    let service = TowerToHyperService::new(router(Arc::clone(&admin)));
     loop {
         let accepted = async {
             let place = Arc::clone(&connections).acquire_owned().await;
@@ -133,18 +160,31 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, stop: impl Future<O
                 continue;
             }
         };
-        let service = service.clone();
+        let (service, mut stopping) = (service.clone(), stopping.clone());
         tasks.spawn(async move {
             // HTTP/1.1 alone, where hyper bounds each head and the time between requests: a client that says nothing holds no
             // place for long.
             let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
             builder.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            let served = tokio::select! {
+                served = connection.as_mut() => Some(served),
+                _ = stopping.wait_for(|stopping| *stopping) => None,
+            };
+            let served = if let Some(served) = served {
+                served
+            } else {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            };
+            if let Err(error) = served {
                 tracing::debug!(%error, "a connection to the admin API ended early");
             }
             drop(place);
         });
     }
+    admin.stopping.store(true, Ordering::Release);
+    let _ = stop_connections.send(true);
     tasks.finish_within(STOP_TIME).await.stop().await;
 }
 
@@ -169,7 +209,7 @@ mod tests {
         }
         let answered: BTreeSet<String> = routes()
             .iter()
-            .flat_map(|(path, answers)| answers.iter().map(move |(method, _)| format!("{method} {PREFIX}{path}")))
+            .flat_map(|(path, answers)| answers.iter().map(move |(method, _)| format!("{method} {path}")))
             .collect();
         assert_eq!(documented, answered);
     }

@@ -8,6 +8,7 @@ use crate::receipt::Outcome;
 use crate::release::Route;
 use crate::release::routes::RouteError;
 use crate::runtime::invoke::{self, Call, Measure};
+use crate::trace::TRACEPARENT;
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
@@ -45,7 +46,11 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, mut request: Reques
     let measure = Measure::begin(function);
     observed.admitted(measure.clone());
     found.route.mark(request.headers_mut(), &found.params);
-    let call = target.apply(&mut request, &peer, observed.request_id(), found.route);
+    let mut call = target.apply(&mut request, &peer, observed.request_id(), found.route);
+    if let Some(traceparent) = observed.traceparent() {
+        request.headers_mut().insert(TRACEPARENT, traceparent.clone());
+        call.traceparent = Some(traceparent);
+    }
     let bodiless = respond::sends_no_body(request.method());
     match invoke::invoke(function, permit, &measure, request, call).await {
         Ok(response) => respond::answer(observed, response, bodiless, close),
@@ -88,6 +93,7 @@ impl Target {
             authority,
             client: peer.ends.peer.ip(),
             route_prefix_bytes: route.prefix_bytes,
+            traceparent: None,
             stalled: Arc::clone(&peer.stalled),
         }
     }

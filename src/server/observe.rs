@@ -3,7 +3,15 @@
 //! **Invariant:** every request that was begun ends in exactly one receipt, however it ends: an [`Observation`] that is
 //! dropped is one whose client went away.
 
+mod collector;
+pub(super) mod metrics;
+mod recent;
+mod spans;
+mod ticks;
+
 use super::{Host, Peer, ReceiptSink};
+use crate::limits::Share;
+use crate::manifest::HostConfig;
 use crate::names::RequestId;
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
@@ -11,36 +19,54 @@ use crate::release::canary::{Canary, Figures, Lot};
 use crate::runtime::guest::InvokeError;
 use crate::runtime::invoke::Measure;
 use crate::runtime::response::{GuestBody, Rest};
+use crate::storage::ledger::{Ledger, LedgerError};
+use crate::trace::TraceContext;
+use collector::{Collector, Ended};
 use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, StatusCode, Version};
+use spans::Spans;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Where receipts go.
+/// What is done with receipts.
 pub(super) struct Observer {
     server_timing: bool,
-    receipts: Option<ReceiptSink>,
-    /// Requests that reached no function.
-    pub(super) unrouted: AtomicU64,
+    /// The part of the traces begun here that is recorded; nothing, if none are told.
+    trace_sample: Option<Share>,
+    pub(super) collector: Collector,
+}
+
+/// Why a host cannot observe.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// What was used cannot be written.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    /// Spans cannot be sent.
+    #[error("spans cannot be sent to {0}: {1}")]
+    Spans(http::Uri, String),
+    /// There is no thread for receipts.
+    #[error("there is no thread for receipts: {0}")]
+    Thread(std::io::Error),
 }
 
 impl Observer {
-    pub(super) fn new(server_timing: bool, receipts: Option<ReceiptSink>) -> Self {
-        Self { server_timing, receipts, unrouted: AtomicU64::new(0) }
-    }
-
-    fn record(&self, receipt: &Receipt, route: Option<&Route>) {
-        match route {
-            Some(route) => route.totals.add(receipt),
-            None => drop(self.unrouted.fetch_add(1, Ordering::Relaxed)),
-        }
-        if let Some(sink) = &self.receipts {
-            sink(receipt);
-        }
+    pub(super) fn new(settings: &HostConfig, receipts: Option<ReceiptSink>) -> Result<Self, ObserveError> {
+        let observe = &settings.observe;
+        let ledger = observe.usage.then(|| Ledger::open(&settings.state, observe.usage_days)).transpose()?;
+        let spans = observe.otlp.as_ref().map(|receiver| {
+            Spans::start(receiver).map_err(|error| ObserveError::Spans(receiver.clone(), error.to_string()))
+        });
+        let spans = spans.transpose()?;
+        Ok(Self {
+            server_timing: settings.server_timing,
+            trace_sample: spans.is_some().then_some(observe.otlp_sample),
+            collector: Collector::start(observe, receipts, ledger, spans).map_err(ObserveError::Thread)?,
+        })
     }
 }
 
@@ -50,6 +76,7 @@ pub(super) struct Observation(Option<Box<Observed>>);
 struct Observed {
     host: Arc<Host>,
     request_id: RequestId,
+    trace: Option<TraceContext>,
     method: Method,
     began: Instant,
     route: Option<Arc<Route>>,
@@ -68,9 +95,13 @@ struct Observed {
 impl Observation {
     pub(super) fn begin<B>(host: Arc<Host>, peer: Arc<Peer>, request: &Request<B>) -> Self {
         peer.answering.fetch_add(1, Ordering::Relaxed);
+        let request_id = RequestId::new();
+        let trace =
+            host.observer.trace_sample.map(|sample| TraceContext::of_request(request.headers(), request_id, sample));
         Self(Some(Box::new(Observed {
             host,
-            request_id: RequestId::new(),
+            request_id,
+            trace,
             method: request.method().clone(),
             began: Instant::now(),
             route: None,
@@ -87,6 +118,11 @@ impl Observation {
 
     pub(super) fn request_id(&self) -> RequestId {
         self.0.as_ref().map(|observed| observed.request_id).unwrap_or_default()
+    }
+
+    /// What the guest, and whom it calls, are told of the request's trace.
+    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
+        self.0.as_ref()?.trace.map(TraceContext::to_header)
     }
 
     pub(super) fn function_name(&self) -> Option<&str> {
@@ -154,8 +190,13 @@ impl Observation {
 
     /// Logs why a guest failed, for the operator: the client gets the code alone.
     pub(super) fn log_failure(&self, error: &InvokeError) {
-        let function = self.function_name().unwrap_or_default();
-        tracing::warn!(request_id = %self.request_id(), function, code = error.outcome().as_str(), "{error}");
+        let Some(observed) = &self.0 else { return };
+        let route = observed.route.as_deref();
+        let app = route.map_or("", |route| route.app.as_str());
+        let function = route.map_or("", |route| route.function.name.as_str());
+        let release = route.map_or(0, |route| route.release);
+        let code = error.outcome().as_str();
+        tracing::warn!(request_id = %observed.request_id, app, function, release, code, "{error}");
     }
 
     /// The body breaks off. HTTP/1.1 and later have an end that will be missing; HTTP/1.0 ends a body of unknown length
@@ -209,6 +250,8 @@ impl Observation {
         }
         let receipt = Receipt {
             request_id: observed.request_id,
+            ended: SystemTime::now(),
+            trace: observed.trace,
             app: route.map(|route| route.app.clone()),
             release: route.map(|route| route.release),
             function: route.map(|route| route.function.name.clone()),
@@ -223,7 +266,8 @@ impl Observation {
             method: observed.method,
         };
         observed.peer.answering.fetch_sub(1, Ordering::Relaxed);
-        observed.host.observer.record(&receipt, route);
+        let totals = route.map(|route| Arc::clone(&route.totals));
+        observed.host.observer.collector.take(Ended { receipt, totals });
     }
 
     fn note(&mut self, change: impl FnOnce(&mut Observed)) {

@@ -7,8 +7,10 @@
 mod database;
 
 use super::artifacts::Digest256;
+use super::sqlite::{Refusal, from_sql, to_sql};
 use crate::names::Name;
-use database::{Refusal, connect, copy, copy_of, is_damage, restore};
+
+use database::{connect, copy, copy_of, restore};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -146,8 +148,8 @@ impl Releases {
         let opened = if gone && copy.exists() { Err(Refusal::Gone) } else { connect(&file) };
         match opened {
             Ok(connection) => return Ok(Self { file, connection: Mutex::new(connection) }),
-            Err(error) if is_damage(&error) && copy.exists() => {}
-            Err(error) if is_damage(&error) => return Err(RecordError::Damaged { file }),
+            Err(error) if error.is_damage() && copy.exists() => {}
+            Err(error) if error.is_damage() => return Err(RecordError::Damaged { file }),
             Err(Refusal::Gone) => return Err(RecordError::Damaged { file }),
             Err(Refusal::Later) => return Err(RecordError::Later { file }),
             Err(Refusal::Sqlite(cause)) => return Err(RecordError::Sqlite { file, cause }),
@@ -435,14 +437,6 @@ fn digest(row: &Row<'_>, at: usize) -> rusqlite::Result<Digest256> {
 }
 
 /// `SQLite` has signed numbers; counts, sizes and times here are far below their bound.
-fn to_sql(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn from_sql(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

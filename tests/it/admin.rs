@@ -53,7 +53,8 @@ async fn paths_methods_and_names_that_there_are_not_are_problems() {
         ask(&host, Request::new(method, path)).await.assert_refused(status, code);
     };
     refused(Method::GET, "/v1/nothing", 404, "no_route").await;
-    refused(Method::GET, "/", 404, "no_route").await;
+    refused(Method::GET, "/nothing", 404, "no_route").await;
+    refused(Method::GET, "/dashboard/nothing.js", 404, "no_route").await;
     refused(Method::POST, "/v1/status", 405, "no_method").await;
     refused(Method::GET, "/v1/apps/nobody", 404, "no_app").await;
     refused(Method::GET, "/v1/apps/nobody/releases", 404, "no_app").await;

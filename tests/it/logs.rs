@@ -1,8 +1,12 @@
 //! What guests print becomes log lines, and no guest can hurt the host with it.
 
-use crate::support::{Request, TestHost, fnhost, guest};
+use crate::support::{Project, Request, TestHost, ask, fnhost, guest};
+use serde_json::Value;
 use std::io::BufRead;
 use std::process::Stdio;
+use std::sync::Arc;
+
+const TWO: &str = "name = \"demo\"\n[functions.hello]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/hello/{name}\"]\n[functions.misbehave]\ncomponent = \"{misbehave.wasm}\"\nroutes = [\"/misbehave/{*rest}\"]\n";
 
 #[tokio::test]
 async fn a_guest_s_lines_carry_its_function_and_the_request() {
@@ -83,4 +87,85 @@ async fn a_log_that_nobody_reads_stops_nobody_and_says_what_was_lost() {
     assert!(told.is_some(), "lines were lost, or kept without a bound, and nobody said so");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn the_log_is_found_again_by_request_function_level_time_and_text() {
+    let host = TestHost::with(TWO);
+    let flood = host.get("/misbehave/flood?lines=5").await.request_id().to_owned();
+    let trap = host.get("/misbehave/trap").await.request_id().to_owned();
+    let project = Project::on(&host);
+    let lines = |arguments: &[&str]| -> Vec<Value> {
+        let said = project.must(&[&["logs", "--json"], arguments].concat());
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let of_flood = lines(&["--request", &flood]);
+    assert_eq!(of_flood.len(), 5);
+    assert!(of_flood.iter().all(|line| line["app"] == "demo" && line["function"] == "misbehave"), "{of_flood:?}");
+    assert_eq!(lines(&["misbehave", "-n", "2"]).len(), 2);
+    assert_eq!(lines(&["hello"]).len(), 0);
+    assert_eq!(lines(&["--text", "LINE 3 of"]).len(), 1);
+    assert_eq!(lines(&["--since", "2999-01-01"]).len(), 0);
+    assert!(lines(&["--since", "10m"]).len() >= 6);
+    let warnings = lines(&["--level", "warn", "--app", "demo"]);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!((&warnings[0]["request_id"], &warnings[0]["code"]), (&trap.clone().into(), &"trap".into()));
+    let text = project.must(&["logs", "--request", &trap]);
+    assert!(text.contains("WARN demo/misbehave") && text.contains(&trap), "{text}");
+    assert!(project.run(&["logs", "--since", "yesterday"]).stderr.contains("no time"));
+    ask(&host, Request::get("/v1/logs?level=loud")).await.assert_refused(400, "bad_request");
+}
+
+/// The names of the guest's own functions are in it, and the request's id is beside it.
+#[tokio::test]
+async fn a_trap_is_logged_with_the_guest_s_own_backtrace() {
+    let host = TestHost::of_guest("misbehave", "");
+    let id = host.get("/misbehave/panic").await.request_id().to_owned();
+    let line = host.logged(|line| line["request_id"] == id.as_str() && line["code"] == "trap");
+    let text = line["message"].as_str().unwrap();
+    for name in ["wasm backtrace", "panicking::panic_fmt", "Misbehave", "wasi:http/incoming-handler", "unreachable"] {
+        assert!(text.contains(name), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_outlives_the_host_and_has_a_bound() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let toml = format!("{TWO}[observe]\nkeep-logs = \"1 MiB\"\n");
+    let host = TestHost::within(&folder, &toml);
+    let first = host.get("/misbehave/flood?lines=3").await.request_id().to_owned();
+    host.stop();
+    let host = TestHost::within(&folder, &toml);
+    assert_eq!(Project::on(&host).must(&["logs", "--request", &first]).lines().count(), 3);
+    for _ in 0..20 {
+        host.get("/misbehave/flood?lines=1000").await.assert_ok("flooded\n");
+        // What is asked for is what is on disk.
+        assert!(!Project::on(&host).must(&["logs", "-n", "1"]).is_empty());
+    }
+    let kept: u64 = std::fs::read_dir(folder.path().join(".fnhost/logs"))
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!((200_000..=1_300_000).contains(&kept), "{kept} bytes");
+    assert_eq!(Project::on(&host).must(&["logs", "--request", &first]).lines().count(), 0);
+}
+
+#[tokio::test]
+async fn whoever_follows_the_log_sees_lines_as_they_come() {
+    let host = TestHost::with(TWO);
+    host.get("/misbehave/flood?lines=2").await;
+    let project = Project::on(&host);
+    let mut follow = project.command(&["logs", "-f", "misbehave"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(follow.stdout.take().unwrap()).lines();
+    // What was before comes first.
+    assert!(lines.next().unwrap().unwrap().contains("line 0 of"));
+    assert!(lines.next().unwrap().unwrap().contains("line 1 of"));
+    host.get("/hello/you").await;
+    host.get("/misbehave/panic").await;
+    let mut next = String::new();
+    while !next.contains("on purpose") {
+        next = lines.next().unwrap().unwrap();
+    }
+    follow.kill().unwrap();
+    follow.wait().unwrap();
 }

@@ -10,6 +10,7 @@
     clippy::disallowed_methods,
     clippy::print_stderr,
     clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "a test that fails panics, and its tasks end with it"
 )]
 
@@ -18,6 +19,7 @@ mod bench;
 mod cache;
 mod canary;
 mod cli;
+mod dashboard;
 mod deploy;
 mod disconnect;
 mod errors;
@@ -29,8 +31,10 @@ mod logs;
 mod manager;
 mod manifest;
 mod measuring;
+mod metrics;
 mod outbound;
 mod protocol;
+mod receipts;
 mod residents;
 mod routing;
 mod shutdown;
@@ -38,5 +42,7 @@ mod streaming;
 mod support;
 mod survival;
 mod tidy;
+mod traces;
+mod usage;
 mod wasi03;
 mod watch;

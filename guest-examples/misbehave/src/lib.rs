@@ -41,6 +41,10 @@ impl wasip2::exports::http::incoming_handler::Guest for Misbehave {
             "hoard-bodies" => hoard_bodies(answer),
 
             "flood" => flood(answer, number),
+            "markup" => {
+                println!("<script>document.title = \"owned\"</script><img src=x onerror=\"document.title = 'owned'\">");
+                respond(answer, "said\n");
+            }
             "endless-line" => endless_line(answer, number),
             "counter" => counter(answer),
             "fill" => {

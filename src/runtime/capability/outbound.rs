@@ -5,8 +5,9 @@
 //! so that none is ever used on another function's grant.
 
 use crate::grants::{OutboundGrants, Scheme};
+use crate::trace::TRACEPARENT;
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -59,9 +60,11 @@ impl Outbound {
         Self { grants: Arc::new(grants), client: Arc::default() }
     }
 
-    /// One request's use of it: at most `requests_max` calls.
-    pub(in crate::runtime) fn hooks(&self, requests_max: u32) -> OutboundHooks {
-        OutboundHooks { grants: Arc::clone(&self.grants), client: Arc::clone(&self.client), left: requests_max }
+    /// One request's use of it: at most `requests_max` calls, which belong to the trace of `traceparent` unless the guest
+    /// says otherwise.
+    pub(in crate::runtime) fn hooks(&self, requests_max: u32, traceparent: Option<HeaderValue>) -> OutboundHooks {
+        let (grants, client) = (Arc::clone(&self.grants), Arc::clone(&self.client));
+        OutboundHooks { grants, client, left: requests_max, traceparent }
     }
 }
 
@@ -70,6 +73,7 @@ pub(in crate::runtime) struct OutboundHooks {
     grants: Arc<OutboundGrants>,
     client: Arc<OnceLock<PooledClient>>,
     left: u32,
+    traceparent: Option<HeaderValue>,
 }
 
 type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
@@ -97,7 +101,10 @@ impl WasiHttpHooks for OutboundHooks {
         _response_result: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let admitted = self.admit(&request);
-        let request = request.map(|body| Lingering(Some(body)).boxed_unsync());
+        let mut request = request.map(|body| Lingering(Some(body)).boxed_unsync());
+        if let Some(traceparent) = &self.traceparent {
+            request.headers_mut().entry(TRACEPARENT).or_insert_with(|| traceparent.clone());
+        }
         if let Err(error) = admitted {
             return Box::new(async { Err(error) });
         }

@@ -116,6 +116,7 @@ impl IsTerminal for Stdout {
 pub(in crate::runtime) struct GuestLog(Arc<GuestLogState>);
 
 struct GuestLogState {
+    app: Name,
     function: Name,
     request_id: RequestId,
     stdout: Mutex<Lines>,
@@ -134,8 +135,8 @@ struct Lines {
 }
 
 impl GuestLog {
-    pub(in crate::runtime) fn new(function: Name, request_id: RequestId) -> Self {
-        Self(Arc::new(GuestLogState { function, request_id, stdout: Mutex::default(), stderr: Mutex::default() }))
+    pub(in crate::runtime) fn new(app: Name, function: Name, request_id: RequestId) -> Self {
+        Self(Arc::new(GuestLogState { app, function, request_id, stdout: Mutex::default(), stderr: Mutex::default() }))
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) {
@@ -157,7 +158,8 @@ impl GuestLogState {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
         };
-        tracing::info!(target: "guest", function = %self.function, request_id = %self.request_id, stream, "{line}");
+        let (app, function, request_id) = (&self.app, &self.function, &self.request_id);
+        tracing::info!(target: "guest", %app, %function, %request_id, stream, "{line}");
     }
 }
 

@@ -25,6 +25,10 @@ pub(super) enum Problem {
     Stalled,
     NotWasm,
     NoComponent,
+    BadRequestId,
+    NoReceipt,
+    /// Something that functions.toml has switched off, and the key that does.
+    Off(&'static str, &'static str),
     /// functions.toml is wrong: the report.
     BadManifest(String),
     Store(ComponentStoreError),
@@ -53,6 +57,9 @@ impl Problem {
             Self::Stalled => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::NotWasm => (StatusCode::UNPROCESSABLE_ENTITY, "not_wasm"),
             Self::NoComponent => (StatusCode::NOT_FOUND, "no_component"),
+            Self::BadRequestId => (StatusCode::BAD_REQUEST, "bad_request_id"),
+            Self::NoReceipt => (StatusCode::NOT_FOUND, "no_receipt"),
+            Self::Off(..) => (StatusCode::NOT_FOUND, "off"),
             Self::BadManifest(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_manifest"),
             Self::Store(error) => of_store(error),
             Self::Deploy(error) => of_deploy(error),
@@ -78,6 +85,13 @@ impl Problem {
             Self::Stalled => "The upload stopped in its middle.".to_owned(),
             Self::NotWasm => "What was sent is no WebAssembly: it does not begin with `\\0asm`.".to_owned(),
             Self::NoComponent => "The host does not have this component.".to_owned(),
+            Self::BadRequestId => "A request is named by its id, in 32 hex digits.".to_owned(),
+            Self::NoReceipt => {
+                "The host has no receipt of this request: it keeps the latest in memory, and the request has \
+                                to have ended."
+                    .to_owned()
+            }
+            Self::Off(what, key) => format!("On this host {what} switched off, by `{key}` in [observe]."),
             Self::BadManifest(report) => report.clone(),
             Self::Store(error) => error.to_string(),
             Self::Deploy(error) => error.to_string(),

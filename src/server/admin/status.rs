@@ -35,15 +35,16 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Response, 
         let installer = deployments.installer();
         let (sandboxes, sandboxes_max) = installer.sandboxes();
         let allocation = installer.engines().iter().map(|engines| engines.allocation().as_str().to_owned()).collect();
-        let warnings = deployments.warnings().into_iter().map(|(app, warning)| format!("{app}: {warning}"));
+        let of_apps = deployments.warnings().into_iter().map(|(app, warning)| format!("{app}: {warning}"));
+        let warnings = of_apps.chain(admin.host.observer.collector.trouble());
         Ok(StatusInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: admin.listen.to_string(),
-            uptime_seconds: admin.began.elapsed().as_secs(),
+            uptime_seconds: admin.host.began.elapsed().as_secs(),
             allocation,
             sandboxes,
             sandboxes_max,
-            loaded: installer.loaded() as u64,
+            loaded: installer.mapped().components() as u64,
             draining: admin.host.draining.load(Ordering::Acquire),
             apps: all_apps(deployments)?,
             warnings: warnings.collect(),

@@ -1,14 +1,9 @@
 //! The database itself: its layout, how it is opened, and the copy that it is restored from.
 
 use crate::platform;
-use rusqlite::{Connection, OpenFlags};
+use crate::storage::sqlite::{self, Layout, Refusal};
+use rusqlite::Connection;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// The layout of the database, in `user_version`.
-const VERSION: i64 = 1;
-/// How long a statement waits for another process that holds the database: one that hands its port over.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const SCHEMA: &str = "
 CREATE TABLE host (secret TEXT NOT NULL) STRICT;
@@ -47,55 +42,14 @@ CREATE TABLE functions (
 CREATE INDEX functions_by_component ON functions (component);
 ";
 
-/// Why a database was not opened.
-pub(super) enum Refusal {
-    /// There is nothing, where there was something.
-    Gone,
-    Later,
-    Sqlite(rusqlite::Error),
-}
+const LAYOUT: Layout = Layout { version: 1, schema: SCHEMA, checked: true };
 
-impl From<rusqlite::Error> for Refusal {
-    fn from(cause: rusqlite::Error) -> Self {
-        Self::Sqlite(cause)
-    }
-}
-
+/// Opens the record, or makes it.
 pub(super) fn connect(file: &Path) -> Result<Connection, Refusal> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    let whole: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if whole != "ok" {
-        let damaged = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        return Err(rusqlite::Error::SqliteFailure(damaged, Some(whole)).into());
-    }
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > VERSION {
-        return Err(Refusal::Later);
-    }
-    if version < VERSION {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(SCHEMA)?;
+    sqlite::connect(file, &LAYOUT, |transaction| {
         let secret = platform::random_hex().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        transaction.execute("INSERT INTO host (secret) VALUES (?1)", [secret])?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-        transaction.commit()?;
-    }
-    Ok(connection)
-}
-
-pub(super) fn is_damage(refusal: &Refusal) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    let cause = match refusal {
-        Refusal::Gone => return true,
-        Refusal::Later => return false,
-        Refusal::Sqlite(cause) => cause,
-    };
-    matches!(cause.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+        transaction.execute("INSERT INTO host (secret) VALUES (?1)", [secret]).map(drop)
+    })
 }
 
 pub(super) fn copy_of(file: &Path) -> PathBuf {

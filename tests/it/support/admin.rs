@@ -5,7 +5,7 @@ use super::host::{TestHost, fnhost, with_guests};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -38,12 +38,17 @@ impl Project {
         std::fs::write(self.folder.path().join("functions.toml"), with_guests(toml)).unwrap();
     }
 
-    /// Runs a command of the real binary there.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
-        let to = format!("http://{}", self.admin);
+    /// A command of the real binary there.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = fnhost(self.folder.path());
-        let done = command.args(arguments).args(["--to", &to]).env("FNHOST_ADMIN_TOKEN", &self.token).output().unwrap();
-        Said::of(&done)
+        command.args(arguments).args(["--to", &format!("http://{}", self.admin)]);
+        command.env("FNHOST_ADMIN_TOKEN", &self.token);
+        command
+    }
+
+    /// Runs one.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        Said::of(&self.command(arguments).output().unwrap())
     }
 
     /// Runs a command that has to succeed.

@@ -165,6 +165,13 @@ impl TestHost {
         self.logged(|line| line["target"] == "receipt" && line["request_id"] == request_id)
     }
 
+    /// One request, and its receipt is in the books.
+    pub(crate) async fn get_entered(&self, path: &str) -> Answer {
+        let answer = self.get(path).await;
+        self.receipt(answer.request_id());
+        answer
+    }
+
     /// The first line of the log that `wanted` accepts, once it is there.
     pub(crate) fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         self.log.wait_for(wanted)

@@ -1,0 +1,124 @@
+//! What requests cost: `/v1/receipts`.
+
+use super::events::{self, Events};
+use super::problem::Problem;
+use super::releases::{PathText, ok};
+use super::{Admin, QueryOf, query};
+use crate::api::{ReceiptInfo, ReceiptList};
+use crate::names::{Name, RequestId};
+use crate::receipt::Receipt;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Receipts that are answered with, if nobody says how many, and the most.
+const LIMIT: usize = 100;
+const LIMIT_MAX: usize = 10_000;
+/// How often whoever follows is told what is new.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Which receipts. What is not said does not matter.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ReceiptQuery {
+    /// Of this app.
+    app: Option<String>,
+    /// Of this function.
+    function: Option<String>,
+    /// That ended like this.
+    outcome: Option<String>,
+    /// With this text in one of their words: id, app, function, method, status, outcome.
+    text: Option<String>,
+    /// At most so many: the last ones; or, of those that come, so many each second.
+    limit: usize,
+}
+
+impl ReceiptQuery {
+    fn accepts(&self, receipt: &Receipt) -> bool {
+        let is =
+            |wanted: &Option<String>, found: Option<&str>| wanted.as_deref().is_none_or(|wanted| found == Some(wanted));
+        let (app, function) = (receipt.app.as_ref().map(Name::as_str), receipt.function.as_ref().map(Name::as_str));
+        is(&self.app, app)
+            && is(&self.function, function)
+            && is(&self.outcome, Some(receipt.outcome.as_str()))
+            && self.text.as_ref().is_none_or(|text| has_text(receipt, &text.to_lowercase()))
+    }
+}
+
+fn has_text(receipt: &Receipt, text: &str) -> bool {
+    let id = receipt.request_id.to_string();
+    let status = receipt.status.to_string();
+    let method = receipt.method.as_str().to_lowercase();
+    let app = receipt.app.as_ref().map_or("", Name::as_str);
+    let function = receipt.function.as_ref().map_or("", Name::as_str);
+    [id.as_str(), app, function, &method, &status, receipt.outcome.as_str()].iter().any(|word| word.contains(text))
+}
+
+/// That of one request.
+pub(super) async fn one(State(admin): State<Arc<Admin>>, path: PathText) -> Result<Response, Problem> {
+    let Path(text) = path.map_err(|error| Problem::BadName(error.to_string()))?;
+    let id = RequestId::parse(&text).ok_or(Problem::BadRequestId)?;
+    let found = admin.host.observer.collector.read(|books| books.recent.find(id).map(info));
+    found.map(|receipt| ok(&receipt)).ok_or(Problem::NoReceipt)
+}
+
+/// The last ones.
+pub(super) async fn find(State(admin): State<Arc<Admin>>, asked: QueryOf<ReceiptQuery>) -> Result<Response, Problem> {
+    let query = query(asked)?;
+    let limit = if query.limit == 0 { LIMIT } else { query.limit.min(LIMIT_MAX) };
+    let mut receipts: Vec<ReceiptInfo> =
+        admin.host.observer.collector.read(|books| {
+            books.recent.newest().filter(|receipt| query.accepts(receipt)).take(limit).map(info).collect()
+        });
+    receipts.reverse();
+    Ok(ok(&ReceiptList { receipts }))
+}
+
+/// Those that come, as events `receipt`.
+pub(super) async fn tail(State(admin): State<Arc<Admin>>, asked: QueryOf<ReceiptQuery>) -> Result<Response, Problem> {
+    let query = query(asked)?;
+    if admin.host.settings.observe.receipts == 0 {
+        return Err(Problem::Off("receipts are", "keep-receipts"));
+    }
+    let host = Arc::clone(&admin.host);
+    let mut cursor = host.observer.collector.read(|books| books.recent.now());
+    // Of many a second, those who only look are content with a few of each moment.
+    let each_time = if query.limit == 0 { usize::MAX } else { query.limit.div_ceil(10) };
+    Ok(events::answer(admin, FOLLOW_INTERVAL, move |events: &mut Events| {
+        // Copied under the lock, and written behind it.
+        let (receipts, mut missed) = host.observer.collector.read(|books| {
+            let (receipts, missed) = books.recent.follow(&mut cursor);
+            (receipts.filter(|receipt| query.accepts(receipt)).cloned().collect::<Vec<Receipt>>(), missed)
+        });
+        missed += receipts.len().saturating_sub(each_time) as u64;
+        receipts.iter().take(each_time).for_each(|receipt| events.add_json("receipt", &info(receipt)));
+        events.add_missed(missed);
+    }))
+}
+
+fn info(receipt: &Receipt) -> ReceiptInfo {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    ReceiptInfo {
+        request_id: receipt.request_id.to_string(),
+        ended: humantime::format_rfc3339_micros(receipt.ended).to_string(),
+        trace_id: receipt.trace.map(|context| format!("{:032x}", context.trace)),
+        app: receipt.app.as_ref().map(ToString::to_string),
+        release: receipt.release,
+        function: receipt.function.as_ref().map(ToString::to_string),
+        kind: receipt.kind.map(|kind| kind.as_str().to_owned()),
+        method: receipt.method.to_string(),
+        status: receipt.status,
+        outcome: receipt.outcome.as_str().to_owned(),
+        queue_ns: nanos(receipt.phases.queue),
+        store_ns: nanos(receipt.phases.store),
+        instantiate_ns: nanos(receipt.phases.instantiate),
+        handler_ns: nanos(receipt.phases.handler),
+        body_ns: nanos(receipt.phases.body),
+        cpu_ns: nanos(receipt.cpu),
+        memory_peak_bytes: receipt.memory_peak_bytes,
+        bytes_in: receipt.bytes_in,
+        bytes_out: receipt.bytes_out,
+    }
+}

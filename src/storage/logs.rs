@@ -1,0 +1,318 @@
+//! Log lines that are kept: the latest of them, in the state folder, and found again.
+//!
+//! Owns the folder `logs`: files of JSON lines, named by when they were begun and by whom. The oldest is removed when all
+//! together pass the bound. Not in `SQLite`: a guest may print a hundred thousand lines a second, each is written once and
+//! most are never read, and a bound in bytes is a file that is removed. **Invariant:** nobody waits for the disk: lines are
+//! written by a thread of their own, and what is more than it can take is dropped, and counted.
+
+mod find;
+
+pub use find::{LogQuery, QueryError};
+
+use crate::api::LogLine;
+use crate::platform;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Into how many files the bound is cut.
+const FILES: u64 = 16;
+/// The least of one.
+const FILE_BYTES_MIN: u64 = 64 << 10;
+/// The most bytes that wait to be written.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+/// How long lines wait for others to be written with them.
+const BATCH_TIME: Duration = Duration::from_millis(50);
+/// The latest lines, for those who follow the log.
+const RECENT_LINES_MAX: usize = 4096;
+const RECENT_BYTES_MAX: usize = 4 << 20;
+
+/// The log of a host, on disk. Cheap to share; the last one to go writes what waits.
+pub struct LogStore {
+    shared: Arc<Shared>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    folder: PathBuf,
+    bytes_max: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Lines that did not fit among those.
+    dropped: u64,
+    asleep: bool,
+    /// What waits is being written.
+    writing: bool,
+    stopping: bool,
+    recent: VecDeque<Arc<str>>,
+    recent_bytes: usize,
+    /// How many lines there ever were.
+    lines: u64,
+}
+
+/// Where somebody who follows the log stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor(u64);
+
+impl LogStore {
+    /// The log in `state`, which must be there, of `bytes_max` at the most.
+    pub fn open(state: &Path, bytes_max: u64) -> io::Result<Self> {
+        let folder = state.join("logs");
+        platform::create_private_folder(&folder)?;
+        let shared = Arc::new(Shared { folder, bytes_max, state: Mutex::default(), changed: Condvar::new() });
+        let writer = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("kept-log".to_owned()).spawn(move || writer.write_out())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Keeps a line: an object of JSON that begins with its time, as [`LogLine`] has it, without a line end.
+    pub fn append(&self, line: &str) {
+        let mut state = self.shared.lock();
+        if state.waiting.len() + line.len() >= WAITING_BYTES_MAX {
+            state.dropped += 1;
+            return;
+        }
+        state.waiting.extend_from_slice(line.as_bytes());
+        state.waiting.push(b'\n');
+        state.remember(line);
+        if std::mem::take(&mut state.asleep) {
+            drop(state);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// The last lines that `query` asks for, in their order, and where to go on from there.
+    pub fn find(&self, query: &LogQuery) -> io::Result<(Vec<LogLine>, Cursor)> {
+        let cursor = self.shared.settle();
+        Ok((find::last(&self.shared.folder, query)?, cursor))
+    }
+
+    /// From now on.
+    pub fn now(&self) -> Cursor {
+        Cursor(self.shared.lock().lines)
+    }
+
+    /// Lines since `cursor`, which goes on to the last of them, and how many were missed: they came too fast.
+    pub fn follow(&self, cursor: &mut Cursor) -> (Vec<Arc<str>>, u64) {
+        let state = self.shared.lock();
+        let oldest = state.lines - state.recent.len() as u64;
+        let missed = oldest.saturating_sub(cursor.0);
+        let known = usize::try_from(cursor.0.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let lines = state.recent.iter().skip(known).cloned().collect();
+        cursor.0 = state.lines;
+        (lines, missed)
+    }
+}
+
+impl Drop for LogStore {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing left to do, and panics nowhere.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    fn remember(&mut self, line: &str) {
+        self.lines += 1;
+        self.recent_bytes += line.len();
+        self.recent.push_back(line.into());
+        while self.recent.len() > RECENT_LINES_MAX || self.recent_bytes > RECENT_BYTES_MAX {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.len();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until what there is now is written.
+    fn settle(&self) -> Cursor {
+        let mut state = self.lock();
+        let cursor = Cursor(state.lines);
+        while !(state.waiting.is_empty() && !state.writing || state.stopping) {
+            state = self.wait(state);
+        }
+        cursor
+    }
+
+    /// What the thread does: writes until it is to stop and nothing waits.
+    fn write_out(&self) {
+        let mut batch = Vec::new();
+        let mut file = LogFile::default();
+        loop {
+            let mut state = self.lock();
+            while state.waiting.is_empty() && !state.stopping {
+                state.asleep = true;
+                state = self.wait(state);
+            }
+            if state.waiting.is_empty() {
+                return;
+            }
+            if !state.stopping {
+                drop(state);
+                thread::sleep(BATCH_TIME);
+                state = self.lock();
+            }
+            std::mem::swap(&mut batch, &mut state.waiting);
+            let dropped = std::mem::take(&mut state.dropped);
+            state.writing = true;
+            drop(state);
+            let written = self.write(&mut file, &batch);
+            self.lock().writing = false;
+            self.changed.notify_all();
+            batch.clear();
+            // Told where it can be read: on stderr.
+            if let Err(error) = written {
+                tracing::warn!(target: "unkept", %error, folder = %self.folder.display(), "log lines cannot be kept");
+            }
+            if dropped > 0 {
+                tracing::warn!(target: "unkept", dropped, "log lines were not kept: there were too many at once");
+            }
+        }
+    }
+
+    fn write(&self, file: &mut LogFile, batch: &[u8]) -> io::Result<()> {
+        if file.handle.is_none() || file.bytes >= self.file_bytes_max() {
+            *file = LogFile::create(&self.folder)?;
+            self.remove_oldest()?;
+        }
+        if let Some(handle) = &mut file.handle {
+            file.bytes += batch.len() as u64;
+            // One that cannot be written to now may be full for ever.
+            handle.write_all(batch).inspect_err(|_| file.bytes = u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    fn file_bytes_max(&self) -> u64 {
+        (self.bytes_max / FILES).max(FILE_BYTES_MIN)
+    }
+
+    /// Makes room for one more file.
+    fn remove_oldest(&self) -> io::Result<()> {
+        let files = find::files(&self.folder)?;
+        let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
+        for file in &files {
+            if bytes + self.file_bytes_max() <= self.bytes_max {
+                break;
+            }
+            // Another host, to which this one hands over, may have removed it.
+            let _ = std::fs::remove_file(&file.path);
+            bytes -= file.bytes;
+        }
+        Ok(())
+    }
+}
+
+/// The file that is written now.
+#[derive(Default)]
+struct LogFile {
+    handle: Option<File>,
+    bytes: u64,
+}
+
+impl LogFile {
+    /// A new one, whose name sorts behind those that there are.
+    fn create(folder: &Path) -> io::Result<Self> {
+        let name = format!(
+            "{}-{:08x}.jsonl",
+            humantime::format_rfc3339_micros(std::time::SystemTime::now()),
+            fastrand::u32(..)
+        );
+        let mut options = File::options();
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let handle = options.append(true).create_new(true).open(folder.join(name))?;
+        Ok(Self { handle: Some(handle), bytes: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: u64) -> String {
+        let message = format!("{number} {}", "x".repeat(100));
+        serde_json::to_string(&LogLine {
+            time: humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string(),
+            level: "INFO".to_owned(),
+            target: "guest".to_owned(),
+            message,
+            ..LogLine::default()
+        })
+        .unwrap()
+    }
+
+    fn all() -> LogQuery {
+        LogQuery { limit: 100_000, ..LogQuery::default() }
+    }
+
+    #[test]
+    fn lines_are_found_again_and_the_oldest_go_first() {
+        let state = tempfile::tempdir().unwrap();
+        let store = LogStore::open(state.path(), 1 << 20).unwrap();
+        for number in 0..20_000 {
+            store.append(&line(number));
+            if number % 200 == 0 {
+                store.find(&LogQuery { limit: 1, ..LogQuery::default() }).unwrap();
+            }
+        }
+        let (found, _) = store.find(&all()).unwrap();
+        let number = |line: &LogLine| line.message.split(' ').next().unwrap().parse::<u64>().unwrap();
+        assert!(found.windows(2).all(|pair| number(&pair[0]) + 1 == number(&pair[1])));
+        assert_eq!(number(found.last().unwrap()), 19_999);
+        assert!(number(&found[0]) > 10_000, "{}", number(&found[0]));
+        let bytes: u64 = find::files(&state.path().join("logs")).unwrap().iter().map(|file| file.bytes).sum();
+        assert!(bytes <= 1 << 20, "{bytes}");
+        drop(store);
+        let again = LogStore::open(state.path(), 1 << 20).unwrap();
+        assert_eq!(again.find(&all()).unwrap().0.len(), found.len());
+    }
+
+    #[test]
+    fn whoever_follows_sees_each_line_once_or_hears_how_many_were_missed() {
+        let state = tempfile::tempdir().unwrap();
+        let store = LogStore::open(state.path(), 1 << 20).unwrap();
+        store.append(&line(0));
+        let (found, mut cursor) = store.find(&all()).unwrap();
+        assert_eq!(found.len(), 1);
+        (1..4).for_each(|number| store.append(&line(number)));
+        let (lines, missed) = store.follow(&mut cursor);
+        assert_eq!((lines.len(), missed), (3, 0));
+        assert_eq!(store.follow(&mut cursor).0.len(), 0);
+        (0..5000).for_each(|number| store.append(&line(number)));
+        let (lines, missed) = store.follow(&mut cursor);
+        assert_eq!((lines.len() as u64 + missed, missed), (5000, 5000 - 4096));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_by_a_crash_is_passed_over() {
+        let state = tempfile::tempdir().unwrap();
+        let store = LogStore::open(state.path(), 1 << 20).unwrap();
+        store.append(&line(1));
+        store.find(&all()).unwrap();
+        let file = find::files(&state.path().join("logs")).unwrap().remove(0);
+        File::options().append(true).open(file.path).unwrap().write_all(b"{\"time\":\"2026").unwrap();
+        assert_eq!(store.find(&all()).unwrap().0.len(), 1);
+    }
+}

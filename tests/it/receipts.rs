@@ -1,0 +1,113 @@
+//! Receipts: found by the request's id, and followed as requests end.
+
+use crate::support::{Project, Request, TestHost, ask};
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+#[tokio::test]
+async fn a_receipt_is_found_by_the_id_of_the_response() {
+    let host = TestHost::of_guest("echo", "");
+    let answer = host.send(Request::post("/", "12345")).await;
+    let id = answer.request_id().to_owned();
+    let logged = host.receipt(&id);
+    let project = Project::on(&host);
+    let receipt: Value = serde_json::from_str(&project.must(&["receipt", &id, "--json"])).unwrap();
+    assert_eq!((&receipt["function"], &receipt["outcome"]), (&"guest".into(), &"ok".into()));
+    assert_eq!((&receipt["bytes_in"], &receipt["bytes_out"], &receipt["release"]), (&5.into(), &5.into(), &1.into()));
+    // The same as in the log.
+    for field in ["queue_ns", "store_ns", "instantiate_ns", "handler_ns", "body_ns", "cpu_ns", "memory_peak_bytes"] {
+        assert_eq!(receipt[field], logged[field], "{field}");
+    }
+    let text = project.must(&["receipt", &id]);
+    for word in ["instantiate", "cold start", "5 in, 5 out", "POST 200, ok", &id] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_is_not_there_is_an_error_that_says_so() {
+    let host = TestHost::of_guest("hello", "");
+    let project = Project::on(&host);
+    let said = project.run(&["receipt", &"0".repeat(32)]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("(no_receipt)"), "{}", said.stderr);
+    assert!(project.run(&["receipt", "../../apps"]).stderr.contains("no request id"));
+    ask(&host, Request::get("/v1/receipts/xyz")).await.assert_refused(400, "bad_request_id");
+    ask(&host, Request::get("/v1/receipts?colour=red")).await.assert_refused(400, "bad_request");
+}
+
+#[tokio::test]
+async fn only_the_latest_receipts_are_kept() {
+    let host = TestHost::with(
+        "name = \"test\"\n[observe]\nkeep-receipts = 3\n[functions.guest]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/{*rest}\"]\n",
+    );
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(host.get_entered("/x").await.request_id().to_owned());
+    }
+    let list = ask(&host, Request::get("/v1/receipts")).await.json();
+    let kept: Vec<&str> =
+        list["receipts"].as_array().unwrap().iter().map(|one| one["request_id"].as_str().unwrap()).collect();
+    assert_eq!(kept, ids[2..]);
+}
+
+#[tokio::test]
+async fn tail_has_a_line_for_each_request_as_it_ends() {
+    let host = TestHost::with(
+        "name = \"demo\"\n[functions.hello]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/hello/{name}\"]\n[functions.misbehave]\ncomponent = \"{misbehave.wasm}\"\nroutes = [\"/misbehave/{*rest}\"]\n",
+    );
+    let project = Project::on(&host);
+    let mut all = project.command(&["tail"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut traps =
+        project.command(&["tail", "misbehave", "--outcome", "trap", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut all_lines, mut trap_lines) =
+        (BufReader::new(all.stdout.take().unwrap()).lines(), BufReader::new(traps.stdout.take().unwrap()).lines());
+    // Both follow once a line of theirs has come.
+    let (mut next, mut trapped) = (String::new(), String::new());
+    let asking = tokio::spawn(async move {
+        loop {
+            host.get("/hello/you").await;
+            host.get("/misbehave/trap").await;
+        }
+    });
+    tokio::task::spawn_blocking(move || {
+        while !next.contains("demo/hello r1") {
+            next = all_lines.next().unwrap().unwrap();
+        }
+        for word in [" 200 GET ", "store", "instantiate", "cpu", "mem"] {
+            assert!(next.contains(word), "{next}");
+        }
+        while trapped.is_empty() {
+            trapped = trap_lines.next().unwrap().unwrap();
+        }
+        let receipt: Value = serde_json::from_str(&trapped).unwrap();
+        assert_eq!((&receipt["outcome"], &receipt["function"]), (&"trap".into(), &"misbehave".into()));
+    })
+    .await
+    .unwrap();
+    asking.abort();
+    for mut command in [all, traps] {
+        command.kill().unwrap();
+        command.wait().unwrap();
+    }
+}
+
+/// `tail | head -1` ends well, and so does a tail whose host ends.
+#[tokio::test]
+async fn tail_ends_with_its_reader_or_its_host() {
+    let host = TestHost::of_guest("hello", "");
+    let project = Project::on(&host);
+    let tail = project.command(&["tail"]).stdout(Stdio::piped()).spawn().unwrap();
+    let following = tokio::task::spawn_blocking(move || tail.wait_with_output().unwrap());
+    // Wait until it is connected: only then has the host something to end.
+    crate::support::wait_for_async("the tail is open", || {
+        let tcp = std::fs::read_to_string(format!("/proc/{}/net/tcp", host.pid())).unwrap();
+        let port = format!(":{:04X} ", host.admin().port());
+        tcp.lines().any(|line| line.contains(&port) && line.contains(" 01 ")).then_some(())
+    })
+    .await;
+    host.stop();
+    let ended = following.await.unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+}
