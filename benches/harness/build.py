@@ -58,6 +58,13 @@ def floor(build):
     return build.made(TARGET / "dist/examples/floor", lambda: run(command))
 
 
+@functools.cache
+def receiver(build):
+    """A receiver of traces."""
+    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "receiver"]
+    return build.made(TARGET / "dist/examples/receiver", lambda: run(command))
+
+
 def wasmtime_root(profile):
     return CACHE / ("wasmtime" if profile == "release" else f"wasmtime-{profile}")
 
