@@ -106,9 +106,13 @@ impl Host {
         }))
     }
 
-    /// What its functions have done so far, all of which is in the ledger then. It may have to wait for a disk.
+    /// What its functions have done so far, all of which is in the ledger then, and in the log. It may have to wait for a
+    /// disk.
     pub fn conclude(&self) -> Summary {
         self.observer.collector.settle();
+        if let Some(logs) = &self.logs {
+            logs.settle();
+        }
         let unrouted = self.observer.collector.read(|books| books.unrouted.iter().sum());
         Summary { functions: self.deployments.installer().totals(), unrouted }
     }

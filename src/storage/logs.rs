@@ -19,10 +19,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Into how many files the bound is cut.
+/// Into how many files the bound is cut, if they are not too large then: whoever looks for something reads them whole.
 const FILES: u64 = 16;
-/// The least of one.
-const FILE_BYTES_MIN: u64 = 64 << 10;
+const FILE_BYTES_MAX: u64 = 16 << 20;
 /// The most bytes that wait to be written.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 /// How long lines wait for others to be written with them.
@@ -50,13 +49,12 @@ struct State {
     /// Lines that did not fit among those.
     dropped: u64,
     asleep: bool,
-    /// What waits is being written.
-    writing: bool,
     stopping: bool,
     recent: VecDeque<Arc<str>>,
     recent_bytes: usize,
-    /// How many lines there ever were.
+    /// How many lines there ever were, and how many of them are written, or given up.
     lines: u64,
+    written: u64,
 }
 
 /// Where somebody who follows the log stands.
@@ -94,6 +92,11 @@ impl LogStore {
     pub fn find(&self, query: &LogQuery) -> io::Result<(Vec<LogLine>, Cursor)> {
         let cursor = self.shared.settle();
         Ok((find::last(&self.shared.folder, query)?, cursor))
+    }
+
+    /// Waits until all lines that there are have been written.
+    pub fn settle(&self) {
+        self.shared.settle();
     }
 
     /// From now on.
@@ -149,7 +152,8 @@ impl Shared {
     fn settle(&self) -> Cursor {
         let mut state = self.lock();
         let cursor = Cursor(state.lines);
-        while !(state.waiting.is_empty() && !state.writing || state.stopping) {
+        // Not until nothing waits: while a guest prints without a pause, that would be never.
+        while state.written < cursor.0 && !state.stopping {
             state = self.wait(state);
         }
         cursor
@@ -175,10 +179,10 @@ impl Shared {
             }
             std::mem::swap(&mut batch, &mut state.waiting);
             let dropped = std::mem::take(&mut state.dropped);
-            state.writing = true;
+            let taken = state.lines;
             drop(state);
             let written = self.write(&mut file, &batch);
-            self.lock().writing = false;
+            self.lock().written = taken;
             self.changed.notify_all();
             batch.clear();
             // Told where it can be read: on stderr.
@@ -205,7 +209,7 @@ impl Shared {
     }
 
     fn file_bytes_max(&self) -> u64 {
-        (self.bytes_max / FILES).max(FILE_BYTES_MIN)
+        (self.bytes_max / FILES).min(FILE_BYTES_MAX)
     }
 
     /// Makes room for one more file.

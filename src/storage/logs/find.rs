@@ -12,7 +12,7 @@ const TIME_KEY: &str = "{\"time\":\"";
 /// Bytes of a time: RFC 3339, to the microsecond, in UTC. Such times sort as text.
 const TIME_BYTES: usize = "2026-11-24T03:14:46.123456Z".len();
 /// The most lines that one question is answered with.
-pub(super) const LIMIT_MAX: usize = 100_000;
+pub(super) const LIMIT_MAX: usize = 10_000;
 
 /// Which lines. What is not said does not matter.
 #[derive(Debug, Clone, Default, Deserialize)]
