@@ -57,6 +57,8 @@ pub const COMPONENT_BYTES_MAX: u64 = 512 << 20;
 pub const LOG_BYTES_MAX: u64 = 1 << 40;
 /// The least; lines are kept in files, and dropped file by file.
 pub const LOG_BYTES_MIN: u64 = 1 << 20;
+/// The most receipts that can be kept in memory: whoever looks for one looks at all.
+pub const RECEIPTS_MAX: u32 = 100_000;
 /// The largest count that can be written for concurrency, queues, connections and calls.
 pub const COUNT_MAX: u32 = 1_000_000;
 

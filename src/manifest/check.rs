@@ -11,7 +11,7 @@ use super::{Build, FunctionSpec, HostConfig, ObserveConfig, ReleaseConfig, Rollb
 use crate::grants::{OutboundGrant, OutboundGrants};
 use crate::limits::{
     self, BODY_BYTES_MAX, COMPONENT_BYTES_MAX, COUNT_MAX, LOG_BYTES_MAX, LOG_BYTES_MIN, Limits, MEMORY_BYTES_MAX,
-    MEMORY_BYTES_MIN, Share, UnitError,
+    MEMORY_BYTES_MIN, RECEIPTS_MAX, Share, UnitError,
 };
 use crate::names::{HOST_HEADERS, Name};
 use crate::usage::Tariff;
@@ -129,13 +129,21 @@ fn check_observe(file: &ObserveFile, errors: &mut Vec<Diagnostic>) -> ObserveCon
         metrics: is_true(&file.metrics, default.metrics),
         usage: is_true(&file.usage, default.usage),
         usage_days: count(file.keep_usage_days.as_ref(), default.usage_days, "keep-usage-days", errors),
-        receipts: match &file.keep_receipts {
-            Some(written) if *written.get_ref() == 0 => 0,
-            written => count(written.as_ref(), default.receipts, "keep-receipts", errors),
-        },
+        receipts: file.keep_receipts.as_ref().map_or(default.receipts, |written| check_receipts(written, errors)),
         log_bytes,
         otlp: file.otlp.as_ref().and_then(|written| check_otlp(written, errors)),
         otlp_sample: amount(file.otlp_sample.as_ref(), default.otlp_sample, share, help, errors),
+    }
+}
+
+fn check_receipts(written: &Spanned<i64>, errors: &mut Vec<Diagnostic>) -> u32 {
+    match u32::try_from(*written.get_ref()) {
+        Ok(count) if count <= RECEIPTS_MAX => count,
+        _ => {
+            let bad = Diagnostic::new(written.span(), format!("`keep-receipts` cannot be {}", written.get_ref()));
+            errors.push(bad.help(format!("write a whole number up to {RECEIPTS_MAX}, or 0 for none")));
+            0
+        }
     }
 }
 

@@ -30,6 +30,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The most bytes of a method that are kept. The longest that is registered has 17 (`UPDATEREDIRECTREF`).
+const METHOD_BYTES_MAX: usize = 32;
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// What is done with receipts.
@@ -102,7 +104,7 @@ impl Observation {
             host,
             request_id,
             trace,
-            method: request.method().clone(),
+            method: bounded(request.method()),
             began: Instant::now(),
             route: None,
             figures: None,
@@ -315,6 +317,13 @@ impl Observed {
             body: now.saturating_duration_since(head_at),
         }
     }
+}
+
+/// A method as it is kept. Clients may make up what they like (RFC 9110, 16.1), and many receipts are kept.
+fn bounded(method: &Method) -> Method {
+    let name = method.as_str().as_bytes();
+    // The beginning of a token is one.
+    name.get(..METHOD_BYTES_MAX).and_then(|name| Method::from_bytes(name).ok()).unwrap_or_else(|| method.clone())
 }
 
 /// The phases before the head, as `Server-Timing` has them: milliseconds (W3C Server Timing).

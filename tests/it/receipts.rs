@@ -52,6 +52,16 @@ async fn only_the_latest_receipts_are_kept() {
     assert_eq!(kept, ids[2..]);
 }
 
+/// A method is a token of the client's own making, and receipts are kept by the thousand.
+#[tokio::test]
+async fn a_made_up_method_is_kept_in_part() {
+    let host = TestHost::of_guest("hello", "");
+    let method = http::Method::from_bytes("M".repeat(20_000).as_bytes()).unwrap();
+    let answer = host.send(Request::new(method, "/x")).await;
+    let receipt = host.receipt(answer.request_id());
+    assert_eq!(receipt["method"], "M".repeat(32));
+}
+
 #[tokio::test]
 async fn tail_has_a_line_for_each_request_as_it_ends() {
     let host = TestHost::with(

@@ -5,6 +5,7 @@
 
 use crate::receipt::{Outcome, Receipt};
 use crate::trace;
+use http::Method;
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
@@ -82,7 +83,7 @@ impl Spans {
         let parent = context.parent.map_or(SpanId::INVALID, SpanId::from);
         let name = receipt.function.as_ref().map_or_else(
             || Cow::Borrowed("no function"),
-            |function| Cow::Owned(format!("{} {function}", receipt.method)),
+            |function| Cow::Owned(format!("{} {function}", known(&receipt.method))),
         );
         let mut whole = span(root, parent, context.parent.is_some(), name, began, receipt.ended);
         whole.attributes = attributes(receipt);
@@ -150,12 +151,28 @@ async fn export(exporter: SpanExporter, mut batches: mpsc::Receiver<Vec<SpanData
     }
 }
 
+/// A method, if it is one of those that HTTP has; names of spans are to be few (semantic conventions of HTTP).
+fn known(method: &Method) -> &str {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::PATCH,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    if known.contains(method) { method.as_str() } else { "_OTHER" }
+}
+
 /// What is said of a request: by the semantic conventions of HTTP and `FaaS`, where they have a word.
 fn attributes(receipt: &Receipt) -> Vec<KeyValue> {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
     let mut attributes = vec![
-        KeyValue::new("http.request.method", receipt.method.to_string()),
+        KeyValue::new("http.request.method", known(&receipt.method).to_owned()),
         KeyValue::new("http.response.status_code", i64::from(receipt.status)),
         KeyValue::new("faas.trigger", "http"),
         KeyValue::new("fnhost.request_id", receipt.request_id.to_string()),
