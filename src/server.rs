@@ -3,6 +3,7 @@
 //! Owns the listener, the connections and their end. What happens to a request is in `ingress`.
 
 pub mod admin;
+mod client_body;
 mod ingress;
 mod observe;
 mod respond;
@@ -299,6 +300,11 @@ impl Peer {
 
     fn is_answering(&self) -> bool {
         self.answering.load(Ordering::Relaxed) > 0
+    }
+
+    /// Where the ends of uploads are noted. Over HTTP/2 an upload that is not wanted is reset, and its connection goes on.
+    fn upload_socket(&self) -> Option<&SocketView> {
+        (!self.is_http2()).then_some(&self.socket)
     }
 
     /// Writes a receipt when the last bytes of the answer are on their way: nobody should wait for it.

@@ -1,5 +1,6 @@
 //! The way of a request: one flat function. Every branch is here; helpers compute, they do not decide.
 
+use super::client_body::ClientBody;
 use super::observe::Observation;
 use super::respond::{self, ResponseBody};
 use super::{Host, Peer};
@@ -17,7 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Answers one request.
-pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, mut request: Request<Incoming>) -> Response<ResponseBody> {
+pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let mut request = request.map(|body| ClientBody::new(body, peer.upload_socket()));
     let close = host.draining.load(Ordering::Acquire);
     let serving = host.deployments.live().current();
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
@@ -67,7 +69,7 @@ struct Target {
 impl Target {
     /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
     /// HTTP/1.0 allows, it is the address that was connected to.
-    fn of(request: &Request<Incoming>, peer: &Peer) -> Option<Self> {
+    fn of<B>(request: &Request<B>, peer: &Peer) -> Option<Self> {
         let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let authority = match (request.uri().authority(), request.headers().get(HOST)) {
             (Some(authority), _) => authority.clone(),
@@ -78,7 +80,7 @@ impl Target {
     }
 
     /// Writes it into the request, whole, so that a guest finds scheme and authority there whatever the protocol was.
-    fn apply(self, request: &mut Request<Incoming>, peer: &Peer, request_id: RequestId, route: &Route) -> Call {
+    fn apply<B>(self, request: &mut Request<B>, peer: &Peer, request_id: RequestId, route: &Route) -> Call {
         let authority = self.authority.clone();
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(Scheme::HTTP);

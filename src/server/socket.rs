@@ -2,13 +2,22 @@
 
 use crate::platform;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// How long a client may go on with an upload that nobody wants behind the last answer on its connection: in all, and between
+/// two of its packets. Both are what nginx has (`lingering_time`, `lingering_timeout`).
+const LINGER_MAX: Duration = Duration::from_secs(30);
+const LINGER_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How much of such an upload is thrown away at once.
+const DISCARD_BYTES: usize = 16 << 10;
 
 /// What the sockets of a host know of each other.
 #[derive(Debug, Default)]
@@ -39,6 +48,8 @@ pub(super) struct Socket {
     waits: bool,
     signs: Arc<Signs>,
     turns: Arc<Turns>,
+    /// Closing, in the middle of an upload.
+    linger: Option<Linger>,
 }
 
 /// What a socket lets its connection know.
@@ -48,6 +59,8 @@ struct Signs {
     waits_alone: AtomicBool,
     /// A read was put off, and was not tried again since.
     refused: AtomicBool,
+    /// The upload of the last request has not come to its end.
+    uploading: AtomicBool,
 }
 
 /// A look at a socket, which does not keep it open. Cheap to clone.
@@ -70,6 +83,7 @@ impl Socket {
             waits: false,
             signs: Arc::default(),
             turns,
+            linger: None,
         }
     }
 
@@ -101,6 +115,11 @@ impl SocketView {
     /// waits for its guest to take an upload does not read, and would not notice.
     pub(super) fn client_left(&self) -> bool {
         self.stream.upgrade().is_none_or(|socket| platform::peer_closed(&*lock(&socket)))
+    }
+
+    /// Whether the client is still sending the body of its last request, as far as it was read.
+    pub(super) fn note_uploading(&self, uploading: bool) {
+        self.signs.uploading.store(uploading, Ordering::Relaxed);
     }
 
     /// Has the client see a reset in place of an end, when this is closed.
@@ -160,7 +179,51 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream()).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut *self.stream()).poll_shutdown(cx))?;
+            if !self.signs.uploading.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            self.linger = Some(Linger::begin());
+        }
+        let Self { stream, linger: Some(linger), .. } = &mut *self else { return Poll::Ready(Ok(())) };
+        linger.poll(&mut lock(stream), cx).map(Ok)
+    }
+}
+
+/// The end of a connection whose client is still sending.
+///
+/// What a socket has not read when it is closed has the kernel send a reset, on which the client's throws away what it has not
+/// read either: the answer that says why the upload was not wanted (RFC 9112, 9.6). So the upload is taken, and thrown away,
+/// until the client has seen the answer and ends, or takes too long over it.
+#[derive(Debug)]
+struct Linger {
+    ends: Instant,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Linger {
+    fn begin() -> Self {
+        Self { ends: Instant::now() + LINGER_MAX, pause: Box::pin(tokio::time::sleep(LINGER_PAUSE_MAX)) }
+    }
+
+    fn poll(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut discarded = [MaybeUninit::uninit(); DISCARD_BYTES];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut discarded);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return self.pause.as_mut().poll(cx),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let now = Instant::now();
+                    if now >= self.ends {
+                        return Poll::Ready(());
+                    }
+                    self.pause.as_mut().reset((now + LINGER_PAUSE_MAX).min(self.ends));
+                }
+                // The client has ended, or is gone.
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::support::{Request, TestHost, body_of};
 use bytes::Bytes;
 use http::Method;
 use http_body::Frame;
+use std::io::{Read as _, Write as _};
 
 #[tokio::test]
 async fn no_route_is_404() {
@@ -67,6 +68,21 @@ async fn an_upload_in_chunks_that_grows_too_much_is_413() {
     answer.assert_problem(413, "body_too_large");
     let read = host.receipt(answer.request_id())["bytes_in"].as_u64().unwrap();
     assert!(read <= 2 * (64 << 10), "{read} bytes were read");
+}
+
+#[test]
+fn a_client_that_reads_only_behind_its_upload_is_told_that_nobody_wants_it() {
+    let host = TestHost::of_guest("echo", "limits = { request-body = \"1 KiB\" }");
+    let mut client = std::net::TcpStream::connect(host.address()).unwrap();
+    client.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    // More than the buffers of both sockets hold.
+    let upload = vec![b'x'; 32 << 20];
+    write!(client, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", upload.len()).unwrap();
+    client.write_all(&upload).expect("the host takes the upload, if only to throw it away");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer, and not a reset");
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("body_too_large"), "{answer}");
 }
 
 #[tokio::test]
