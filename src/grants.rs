@@ -23,14 +23,34 @@ pub enum Scheme {
     Http,
     /// `https`
     Https,
+    /// `postgres`: a database server, by the host's own client.
+    Postgres,
+    /// `tcp`: a stream of the guest's own.
+    Tcp,
+    /// `udp`: datagrams of the guest's own.
+    Udp,
 }
 
 impl Scheme {
-    /// The port that a URL of this scheme means when it writes none.
-    pub fn default_port(self) -> u16 {
+    const ALL: [Self; 5] = [Self::Http, Self::Https, Self::Postgres, Self::Tcp, Self::Udp];
+
+    /// The port that a URL of this scheme means when it writes none; nothing where it has to write one.
+    pub fn default_port(self) -> Option<u16> {
         match self {
-            Self::Http => 80,
-            Self::Https => 443,
+            Self::Http => Some(80),
+            Self::Https => Some(443),
+            Self::Postgres => Some(5432),
+            Self::Tcp | Self::Udp => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Postgres => "postgres",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
         }
     }
 }
@@ -50,9 +70,12 @@ enum HostPattern {
 /// Why a text is no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
-    /// No `http://` or `https://` before it.
-    #[error("a grant begins with `http://` or `https://`")]
+    /// None of the schemes before it.
+    #[error("a grant begins with `http://`, `https://`, `postgres://`, `tcp://` or `udp://`")]
     NoScheme,
+    /// No port, where none is the usual one.
+    #[error("a grant for {0} has a port, or `*` for every port")]
+    NoPort(&'static str),
     /// A path, a query or user information: a grant is to a host, whole.
     #[error("a grant ends with the host or its port; `{0}` is too much")]
     TooMuch(String),
@@ -67,16 +90,13 @@ pub enum GrantError {
 impl OutboundGrant {
     /// Reads `scheme://host[:port]`; without a port, the scheme's own.
     pub fn parse(text: &str) -> Result<Self, GrantError> {
-        let (scheme, rest) = match text.split_once("://") {
-            Some(("http", rest)) => (Scheme::Http, rest),
-            Some(("https", rest)) => (Scheme::Https, rest),
-            _ => return Err(GrantError::NoScheme),
-        };
+        let (scheme, rest) = text.split_once("://").ok_or(GrantError::NoScheme)?;
+        let scheme = Scheme::ALL.into_iter().find(|known| known.as_str() == scheme).ok_or(GrantError::NoScheme)?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = split_port(rest);
         let host = HostPattern::parse(host)?;
         let port = match port {
-            None => Some(scheme.default_port()),
+            None => Some(scheme.default_port().ok_or(GrantError::NoPort(scheme.as_str()))?),
             Some("*") => None,
             Some(digits) => match digits.parse::<u16>() {
                 Ok(number) if number > 0 => Some(number),
@@ -84,6 +104,14 @@ impl OutboundGrant {
             },
         };
         Ok(Self { scheme, host, port })
+    }
+
+    /// The name that it is for, if it is one name.
+    fn name(&self) -> Option<&str> {
+        match &self.host {
+            HostPattern::Name(name) => Some(name),
+            HostPattern::Any | HostPattern::Below(_) | HostPattern::Network(..) => None,
+        }
     }
 
     fn covers(&self, scheme: Scheme, port: u16) -> bool {
@@ -160,6 +188,26 @@ impl OutboundGrants {
     /// A function's grants.
     pub fn new(grants: Vec<OutboundGrant>) -> Self {
         Self(grants)
+    }
+
+    /// Whether there is any grant of this scheme.
+    pub fn any(&self, scheme: Scheme) -> bool {
+        self.0.iter().any(|grant| grant.scheme == scheme)
+    }
+
+    /// The names that are granted one by one for `scheme` and `port`.
+    pub fn names(&self, scheme: Scheme, port: u16) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |grant| grant.covers(scheme, port)).filter_map(OutboundGrant::name)
+    }
+
+    /// Whether `address` may be connected to, however the guest came by it: it is granted itself, or by its network, or as one
+    /// of all public ones.
+    pub fn allow_bare_address(&self, scheme: Scheme, address: IpAddr, port: u16) -> bool {
+        let text = match address.to_canonical() {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("[{v6}]"),
+        };
+        self.allow_address(scheme, &text, address, port)
     }
 
     /// Whether a call to `host`, as it stands in the URL, is granted as far as can be told before a name is resolved.
@@ -269,10 +317,7 @@ fn is_public(address: IpAddr) -> bool {
 
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        })
+        f.write_str(self.as_str())
     }
 }
 

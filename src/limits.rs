@@ -59,6 +59,16 @@ pub const LOG_BYTES_MAX: u64 = 1 << 40;
 pub const LOG_BYTES_MIN: u64 = 1 << 20;
 /// The most receipts that can be kept in memory: whoever looks for one looks at all.
 pub const RECEIPTS_MAX: u32 = 100_000;
+/// The most bytes of the keys and values of an embedded store, unless its file says otherwise, and of an embedded database.
+pub const STORE_BYTES: u64 = 1 << 30;
+/// See there.
+pub const DATABASE_BYTES: u64 = 1 << 30;
+/// The most that either can be allowed.
+pub const DATA_BYTES_MAX: u64 = 1 << 40;
+/// Connections to a database server, unless its file says otherwise.
+pub const POOL: u32 = 10;
+/// The most of them.
+pub const POOL_MAX: u32 = 1000;
 /// The largest count that can be written for concurrency, queues, connections and calls.
 pub const COUNT_MAX: u32 = 1_000_000;
 

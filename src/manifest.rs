@@ -5,6 +5,7 @@
 //! with [`Manifest::errors_at`].
 
 mod check;
+pub mod data;
 mod diagnostic;
 mod file;
 mod pattern;
@@ -16,6 +17,7 @@ use crate::grants::OutboundGrants;
 use crate::limits::{Limits, Share};
 use crate::names::Name;
 use crate::usage::Tariff;
+use data::{DataGrants, DataSpec};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,12 +33,15 @@ pub const FILE_BYTES_MAX: u64 = 32 << 20;
 pub struct Manifest {
     path: PathBuf,
     source: String,
+    is_upload: bool,
     /// The app's name.
     pub name: Name,
     /// How the host serves it.
     pub host: HostConfig,
     /// How a release of it becomes live.
     pub release: ReleaseConfig,
+    /// Its data.
+    pub data: DataSpec,
     /// Its functions, in the order of the file.
     pub functions: Vec<FunctionSpec>,
 }
@@ -188,6 +193,8 @@ pub struct FunctionSpec {
     pub config: Vec<(String, String)>,
     /// Whom it may call.
     pub outbound: OutboundGrants,
+    /// What it may use of the app's data.
+    pub data: DataGrants,
     /// What it may use.
     pub limits: Limits,
 }
@@ -295,6 +302,16 @@ impl Manifest {
         &self.path
     }
 
+    /// Whether it came from another machine: relative paths in it lead nowhere here.
+    pub fn is_upload(&self) -> bool {
+        self.is_upload
+    }
+
+    /// Checks `source`, the text of a functions.toml of another machine.
+    pub fn of_upload(source: String) -> Result<Self, ManifestError> {
+        Ok(Self { is_upload: true, ..Self::parse("functions.toml".as_ref(), source)? })
+    }
+
     /// Checks `source`, the text of the file at `path`.
     pub fn parse(path: &Path, source: String) -> Result<Self, ManifestError> {
         let folder = folder_of(path);
@@ -311,9 +328,11 @@ impl Manifest {
             Some(checked) if errors.is_empty() => Ok(Self {
                 path: path.to_owned(),
                 source,
+                is_upload: false,
                 name: checked.name,
                 host: checked.host,
                 release: checked.release,
+                data: checked.data,
                 functions: checked.functions,
             }),
             _ => Err(ManifestError::Invalid(render(errors, path, &source))),

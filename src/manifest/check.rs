@@ -2,6 +2,9 @@
 //!
 //! Reads the text alone: whether files exist and what they hold is looked at when they are installed.
 
+mod data;
+
+use super::data::DataSpec;
 use super::diagnostic::Diagnostic;
 use super::file::{
     FunctionFile, HostFile, LimitsFile, ManifestFile, ObserveFile, ReleaseFile, RollbackFile, TariffFile, place,
@@ -30,6 +33,7 @@ pub(super) struct Checked {
     pub(super) name: Name,
     pub(super) host: HostConfig,
     pub(super) release: ReleaseConfig,
+    pub(super) data: DataSpec,
     pub(super) functions: Vec<FunctionSpec>,
 }
 
@@ -47,6 +51,7 @@ pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<
     let host = check_host(file.host, folder, &mut errors);
     let release = check_release(file.release, &mut errors);
     let shared = check_limits(&file.limits, &Limits::default(), &mut errors);
+    let data = data::check(file.data, folder, &mut errors);
     if file.functions.is_empty() {
         let none = Diagnostic::new(0..0, "the file declares no function");
         errors.push(none.help("add a table such as `[functions.hello]` with `component` and `routes`"));
@@ -54,10 +59,10 @@ pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<
     let functions: Vec<FunctionSpec> = file
         .functions
         .into_iter()
-        .filter_map(|(name, function)| check_function(&name, function, &shared, folder, &mut errors))
+        .filter_map(|(name, function)| check_function(&name, function, &shared, &data, folder, &mut errors))
         .collect();
     check_routes_differ(&functions, &mut errors);
-    (name.map(|name| Checked { name, host, release, functions }), errors)
+    (name.map(|name| Checked { name, host, release, data, functions }), errors)
 }
 
 fn check_name(written: &Spanned<String>, what: &str, errors: &mut Vec<Diagnostic>) -> Option<Name> {
@@ -299,13 +304,15 @@ fn count(written: Option<&Spanned<i64>>, default: u32, key: &str, errors: &mut V
 
 fn check_function(
     name: &Spanned<String>,
-    file: FunctionFile,
+    mut file: FunctionFile,
     shared: &Limits,
+    data: &DataSpec,
     folder: &Path,
     errors: &mut Vec<Diagnostic>,
 ) -> Option<FunctionSpec> {
     let checked_name = check_name(name, "function", errors);
     let limits = check_limits(&file.limits, shared, errors);
+    let data = data::check_grants(&mut file, data, folder, errors);
     let routes = check_routes(name, file.routes, errors);
     let outbound = check_outbound(file.outbound, errors);
     let build = check_build(file.build, file.build_dir, folder, errors);
@@ -326,6 +333,7 @@ fn check_function(
         env: plain(file.env),
         config: plain(file.config),
         outbound,
+        data,
         limits,
     })
 }

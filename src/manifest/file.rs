@@ -4,7 +4,10 @@
 //! tables are walked by hand rather than through serde so that one run reports every mistake in the file instead of
 //! the first. **Invariant:** a key that nobody asked for is an error.
 
+pub(super) mod data;
+
 use super::diagnostic::{Diagnostic, did_you_mean};
+use data::{DataFile, FilesFile};
 use std::cell::RefCell;
 use std::ops::Range;
 use toml::Spanned;
@@ -22,6 +25,7 @@ pub(super) struct ManifestFile {
     pub(super) is_host_alone: bool,
     pub(super) limits: LimitsFile,
     pub(super) release: ReleaseFile,
+    pub(super) data: DataFile,
     /// In the order of the file.
     pub(super) functions: Vec<(Spanned<String>, FunctionFile)>,
 }
@@ -106,6 +110,10 @@ pub(super) struct FunctionFile {
     pub(super) env: Vec<(Spanned<String>, Spanned<String>)>,
     pub(super) config: Vec<(Spanned<String>, Spanned<String>)>,
     pub(super) outbound: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) stores: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) databases: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) variables: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) files: Vec<FilesFile>,
     pub(super) limits: LimitsFile,
 }
 
@@ -134,7 +142,8 @@ fn read_document(mut table: Table<'_>) -> ManifestFile {
             && table.entries.keys().all(|key| HOST_TABLES.contains(&key.get_ref().as_ref())),
         limits: table.table("limits").map(read_limits).unwrap_or_default(),
         release: table.table("release").map(read_release).unwrap_or_default(),
-        functions: table.table("functions").map(|table| read_functions(&table)).unwrap_or_default(),
+        data: data::read(&mut table),
+        functions: table.table("functions").map(|table| table.tables("functions", read_function)).unwrap_or_default(),
     };
     table.finish();
     file
@@ -222,24 +231,6 @@ fn read_limits(mut table: Table<'_>) -> LimitsFile {
     limits
 }
 
-fn read_functions(table: &Table<'_>) -> Vec<(Spanned<String>, FunctionFile)> {
-    let mut functions: Vec<_> = table
-        .entries
-        .iter()
-        .filter_map(|(key, value)| {
-            let what = format!("[functions.{}]", key.get_ref());
-            let Some(entries) = value.get_ref().as_table() else {
-                table.wrong_type(key.get_ref(), value, "a table");
-                return None;
-            };
-            Some((owned(key), read_function(Table::new(what, entries, table.errors))))
-        })
-        .collect();
-    // The parser sorts keys; people wrote them in another order.
-    functions.sort_by_key(|(name, _)| name.span().start);
-    functions
-}
-
 fn read_function(mut table: Table<'_>) -> FunctionFile {
     let function = FunctionFile {
         component: table.string("component"),
@@ -249,6 +240,10 @@ fn read_function(mut table: Table<'_>) -> FunctionFile {
         env: table.string_map("env"),
         config: table.string_map("config"),
         outbound: table.strings("outbound"),
+        stores: table.strings("stores"),
+        databases: table.strings("databases"),
+        variables: table.strings("variables"),
+        files: table.files("files"),
         limits: table.table("limits").map(read_limits).unwrap_or_default(),
     };
     table.finish();
@@ -368,6 +363,25 @@ impl<'f> Table<'f> {
         };
         let what = if self.what == "the file" { format!("[{key}]") } else { format!("`{key}` of {}", self.what) };
         Some(Table::new(what, entries, self.errors))
+    }
+
+    /// Its entries, each of which is a table with a name that people gave, in the order of the file.
+    fn tables<T>(&self, kind: &str, read: impl Fn(Table<'f>) -> T) -> Vec<(Spanned<String>, T)> {
+        let mut tables: Vec<_> = self
+            .entries
+            .iter()
+            .filter_map(|(key, value)| {
+                let Some(entries) = value.get_ref().as_table() else {
+                    self.wrong_type(key.get_ref(), value, "a table");
+                    return None;
+                };
+                let what = format!("[{kind}.{}]", key.get_ref());
+                Some((owned(key), read(Table::new(what, entries, self.errors))))
+            })
+            .collect();
+        // The parser sorts keys; people wrote them in another order.
+        tables.sort_by_key(|(name, _)| name.span().start);
+        tables
     }
 
     /// Reports the keys that nobody asked for.

@@ -60,6 +60,11 @@ impl Outbound {
         Self { grants: Arc::new(grants), client: Arc::default() }
     }
 
+    /// Whom the function may call.
+    pub(in crate::runtime) fn grants(&self) -> &Arc<OutboundGrants> {
+        &self.grants
+    }
+
     /// One request's use of it: at most `requests_max` calls, which belong to the trace of `traceparent` unless the guest
     /// says otherwise.
     pub(in crate::runtime) fn hooks(&self, requests_max: u32, traceparent: Option<HeaderValue>) -> OutboundHooks {
@@ -142,7 +147,7 @@ fn target(uri: &Uri) -> Option<(Scheme, &str, u16)> {
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return None;
     }
-    Some((scheme, authority.host(), authority.port_u16().unwrap_or(scheme.default_port())))
+    Some((scheme, authority.host(), authority.port_u16().or(scheme.default_port())?))
 }
 
 fn client(grants: &Arc<OutboundGrants>) -> PooledClient {
