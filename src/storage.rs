@@ -3,7 +3,9 @@
 pub mod artifacts;
 pub mod components;
 pub mod index;
+pub mod kv;
 pub mod ledger;
 pub mod logs;
 pub mod releases;
+pub mod sql;
 mod sqlite;

@@ -119,6 +119,8 @@ pub struct ReleaseRecord {
     pub line: ReleaseLine,
     /// The text of its functions.toml.
     pub manifest: String,
+    /// Where that stands, of one that came from a file.
+    pub origin: String,
     /// Its functions, in the order of the manifest.
     pub functions: Vec<FunctionRecord>,
 }
@@ -200,19 +202,21 @@ impl Releases {
     /// One release, whole.
     pub fn find(&self, app: &Name, number: u64) -> Result<Option<ReleaseRecord>, RecordError> {
         self.read(|connection| {
-            let query = "SELECT number, created_ms, source, message, digest, note, manifest FROM releases
+            let query = "SELECT number, created_ms, source, message, digest, note, manifest, origin FROM releases
                          WHERE app = ?1 AND number = ?2";
             let found = connection
-                .query_row(query, params![app.as_str(), to_sql(number)], |row| Ok((line(row)?, row.get(6)?)))
+                .query_row(query, params![app.as_str(), to_sql(number)], |row| {
+                    Ok((line(row)?, row.get(6)?, row.get(7)?))
+                })
                 .optional()?;
-            let Some((line, manifest)) = found else { return Ok(None) };
+            let Some((line, manifest, origin)) = found else { return Ok(None) };
             let query = "SELECT name, component, kind, needs, bytes FROM functions
                          WHERE app = ?1 AND number = ?2 ORDER BY position";
             let functions = connection
                 .prepare(query)?
                 .query_map(params![app.as_str(), to_sql(number)], function)?
                 .collect::<Result<_, _>>()?;
-            Ok(Some(ReleaseRecord { line, manifest, functions }))
+            Ok(Some(ReleaseRecord { line, manifest, origin, functions }))
         })
     }
 

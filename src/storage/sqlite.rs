@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long a statement waits for another process that holds the database: one that hands its port over.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The layout of a database.
 pub(super) struct Layout {
