@@ -17,6 +17,9 @@ pub struct DeployRequest {
     pub manifest: String,
     /// The sha256 of each function's component, by the function's name.
     pub components: BTreeMap<String, String>,
+    /// The migrations of each embedded database that has some, by its name, in their order.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub migrations: BTreeMap<String, Vec<MigrationText>>,
     /// What its author says of it.
     #[serde(default)]
     pub message: String,
@@ -29,6 +32,16 @@ pub struct DeployRequest {
     /// Whatever is live or under way will do.
     #[serde(default)]
     pub force: bool,
+}
+
+/// What is done to a database, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationText {
+    /// The name of its file, by which it is known again.
+    pub name: String,
+    /// Its statements.
+    pub sql: String,
 }
 
 /// A change of what answers: `POST /v1/apps/{app}/promote` and `/rollback`. All of it may be left out.

@@ -1,6 +1,7 @@
 //! Which functions answer, and how they come to.
 
 pub mod canary;
+pub mod data;
 pub mod deploy;
 pub mod install;
 pub mod live;
@@ -12,6 +13,7 @@ use crate::names::{Name, strip_host_headers};
 use crate::receipt::totals::FunctionTotals;
 use crate::runtime::engine::Engines;
 use crate::runtime::function::Function;
+use data::AppData;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use routes::RouteTable;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub struct Release {
     pub functions: Vec<Arc<Function>>,
     /// Who answers what.
     pub routes: RouteTable<Arc<Route>>,
+    /// The data of its app, open.
+    pub data: AppData,
     /// What the functions run on; it lives as long as they do.
     pub engines: Arc<Engines>,
 }

@@ -3,10 +3,12 @@
 use super::client::{self, Answer, Client, HostArgs};
 use super::progress::Waiting;
 use super::{build, client::refusal};
-use crate::api::{AppList, Changed, DeployRequest};
+use crate::api::{AppList, Changed, DeployRequest, MigrationText};
 use crate::limits::{self, COMPONENT_BYTES_MAX, show_size};
 use crate::manifest::Manifest;
+use crate::release::data;
 use crate::storage::artifacts::Digest256;
+use crate::storage::sql::migrations::Migration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use clap::Args;
@@ -63,6 +65,7 @@ async fn deploy(args: &DeployArgs, client: &Client, manifest: &Manifest) -> anyh
     let request = DeployRequest {
         manifest: manifest.source().to_owned(),
         components,
+        migrations: migrations_of(manifest)?,
         message: args.message.clone(),
         canary: args.canary.clone(),
         base: match args.base {
@@ -98,6 +101,12 @@ async fn deploy(args: &DeployArgs, client: &Client, manifest: &Manifest) -> anyh
         }
     }
     bail!("the host goes on to miss components that were uploaded; its disk may be full or damaged")
+}
+
+fn migrations_of(manifest: &Manifest) -> anyhow::Result<BTreeMap<String, Vec<MigrationText>>> {
+    let found = data::migrations_of(manifest).map_err(|errors| manifest.errors_at(errors))?;
+    let text = |Migration { name, sql }| MigrationText { name, sql };
+    Ok(found.into_iter().map(|(name, all)| (name.to_string(), all.into_iter().map(text).collect())).collect())
 }
 
 /// What is live as this deploy begins: if that is another by the time it is uploaded, somebody else has deployed.

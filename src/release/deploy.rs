@@ -12,6 +12,7 @@ pub use error::DeployError;
 
 use super::Release;
 use super::canary::Canary;
+use super::data::Migrations;
 use super::install::{InstallError, Installer, Kept, Progress, Silent};
 use super::live::{AppServing, Live};
 use super::turns::AppTurns;
@@ -45,6 +46,8 @@ pub struct Deploy {
     pub manifest: Manifest,
     /// The components of its functions, in the manifest's order.
     pub components: Vec<Digest256>,
+    /// What is to be done to its databases first.
+    pub migrations: Migrations,
     /// What its author says of it.
     pub message: String,
     /// The part of the requests that it gets at first, if it is to be tried.
@@ -209,7 +212,13 @@ impl Deployments {
     fn recorded(&self, app: &Name, number: u64, progress: &dyn Progress) -> Result<Arc<Release>, DeployError> {
         let record = self.release(app, number)?;
         let outdated = |cause| DeployError::Outdated { app: app.clone(), number, cause };
-        let manifest = Manifest::parse(Path::new("functions.toml"), record.manifest).map_err(outdated)?;
+        // What stands in a file of this machine may name others beside it.
+        let manifest = if record.origin.is_empty() {
+            Manifest::of_upload(record.manifest)
+        } else {
+            Manifest::parse(Path::new(&record.origin), record.manifest)
+        };
+        let manifest = manifest.map_err(outdated)?;
         let kept: Vec<Kept> = record.functions.iter().map(kept).collect();
         let found = self.installer.find_kept(&manifest, &kept, &self.components, progress)?;
         Ok(Arc::new(self.installer.prepare(&manifest, number, found)?))

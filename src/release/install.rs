@@ -4,6 +4,7 @@
 //! holds it, then load and link. **Invariant:** nothing that can be known beforehand is left to a request, and every
 //! mistake in every function is reported, not the first alone.
 
+use super::data::{AppData, Data};
 use super::routes::RouteTable;
 use super::{Release, Route};
 use crate::limits::COMPONENT_BYTES_MAX;
@@ -79,6 +80,7 @@ pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, 
 pub struct Installer {
     settings: HostConfig,
     artifacts: Artifacts,
+    data: Data,
     compilers: Arc<Compilers>,
     host_gate: HostGate,
     /// What the next release runs on, unless it needs more.
@@ -118,6 +120,7 @@ impl Installer {
     pub fn open(settings: &HostConfig) -> Result<Self, InstallError> {
         Ok(Self {
             artifacts: Artifacts::open(&settings.state)?,
+            data: Data::new(&settings.state),
             compilers: Arc::new(Compilers::new()?),
             host_gate: HostGate::new(settings.concurrency),
             settings: settings.clone(),
@@ -205,9 +208,13 @@ impl Installer {
     /// Makes release `number` of `manifest` from what was found.
     pub fn prepare(&self, manifest: &Manifest, number: u64, found: Found<'_>) -> Result<Release, InstallError> {
         let Found { compiled, mut errors, read } = found;
+        let data = self.data.open(manifest).map_err(|more| {
+            errors.extend(more);
+            InstallError::Refused(manifest.errors_at(std::mem::take(&mut errors)))
+        })?;
         let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, source)| (source.kind, source.needs)).collect();
         let residents = self.residents_for(&needs)?;
-        let (functions, more) = self.load_all(&manifest.name, &residents, &compiled);
+        let (functions, more) = self.load_all(manifest, &data, &residents, &compiled);
         errors.extend(more);
         if !errors.is_empty() {
             return Err(InstallError::Refused(manifest.errors_at(errors)));
@@ -226,6 +233,7 @@ impl Installer {
             config: manifest.release.clone(),
             routes: self.route_table(manifest, number, &functions),
             functions,
+            data,
             engines: Arc::clone(residents.engines()),
         })
     }
@@ -346,7 +354,8 @@ impl Installer {
     /// Loads all, on every core: it is reading files and checking sums.
     fn load_all(
         &self,
-        app: &Name,
+        manifest: &Manifest,
+        data: &AppData,
         residents: &Arc<Residents>,
         compiled: &[(&FunctionSpec, CodeSource)],
     ) -> (Vec<Arc<Function>>, Vec<Diagnostic>) {
@@ -355,8 +364,8 @@ impl Installer {
             compiled.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
         let load = |spec: &FunctionSpec, source: &CodeSource| {
-            let (gate, settings) = (self.host_gate.clone(), self.function_settings(app, spec));
-            let function = Function::load(residents, gate, source.clone(), settings, eager);
+            let settings = self.function_settings(manifest, data, spec)?;
+            let function = Function::load(residents, self.host_gate.clone(), source.clone(), settings, eager);
             function.map(Arc::new).map_err(|error| explain(spec, &error))
         };
         let work = || {
@@ -386,16 +395,27 @@ impl Installer {
         (functions, errors)
     }
 
-    fn function_settings(&self, app: &Name, spec: &FunctionSpec) -> FunctionSettings {
-        FunctionSettings {
-            app: app.clone(),
+    fn function_settings(
+        &self,
+        manifest: &Manifest,
+        data: &AppData,
+        spec: &FunctionSpec,
+    ) -> Result<FunctionSettings, Diagnostic> {
+        Ok(FunctionSettings {
+            app: manifest.name.clone(),
             name: spec.name.clone(),
             limits: spec.limits.clone(),
             body_timeout: self.settings.body_timeout,
             env: spec.env.clone(),
             config: spec.config.clone(),
+            data: Arc::new(data.granted(&spec.data, manifest.is_upload())?),
             outbound: spec.outbound.clone(),
-        }
+        })
+    }
+
+    /// Opens the data of an app.
+    pub fn open_data(&self, manifest: &Manifest) -> Result<AppData, InstallError> {
+        self.data.open(manifest).map_err(|errors| InstallError::Refused(manifest.errors_at(errors)))
     }
 
     fn route_table(&self, manifest: &Manifest, number: u64, functions: &[Arc<Function>]) -> RouteTable<Arc<Route>> {

@@ -167,6 +167,7 @@ impl CodeLoader {
         })?;
         let linker = self.linkers.get(&kind).ok_or_else(|| FunctionError::Load("no linker for its kind".to_owned()))?;
         let linked = |error: wasmtime::Error| FunctionError::Import(format!("{error:#}"));
+        let linker = capability::complete(linker, &component).map_err(linked)?;
         let pre = linker.instantiate_pre(&component).map_err(linked)?;
         let code = match kind {
             Kind::Http02 => wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre).map(|pre| Code::Http02(Arc::new(pre))),

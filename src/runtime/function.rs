@@ -5,6 +5,7 @@
 
 use super::capability;
 use super::code::{Code, CodeCell, CodeSource, Residents};
+use super::data::FunctionData;
 use super::engine::ClockHandle;
 use super::gate::{Gate, HostGate};
 use super::pool::TABLE_ELEMENTS_MAX;
@@ -13,6 +14,7 @@ use crate::grants::OutboundGrants;
 use crate::limits::{Limits, show_size};
 use crate::names::Name;
 use crate::receipt::Kind;
+use crate::storage::sql::postgres::AddressPools;
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::Engine;
@@ -35,7 +37,11 @@ pub struct Function {
     pub(super) streams: Arc<Streams>,
     pub(super) env: Vec<(String, String)>,
     pub(super) config: Arc<[(String, String)]>,
+    pub(super) data: Arc<FunctionData>,
     pub(super) outbound: capability::outbound::Outbound,
+    /// Databases by address.
+    pub(super) postgres: Arc<AddressPools>,
+    pub(super) sockets: capability::sockets::Sockets,
 }
 
 impl Function {
@@ -64,6 +70,8 @@ pub struct FunctionSettings {
     pub env: Vec<(String, String)>,
     /// Its configuration.
     pub config: Vec<(String, String)>,
+    /// What it may use of its app's data.
+    pub data: Arc<FunctionData>,
     /// Whom it may call.
     pub outbound: OutboundGrants,
 }
@@ -121,6 +129,7 @@ impl Function {
         }
         let engines = residents.engines();
         let limits = settings.limits;
+        let outbound = capability::outbound::Outbound::new(settings.outbound);
         Ok(Self {
             gate: Gate::new(host_gate, limits.concurrency, limits.queue, limits.queue_wait),
             app: settings.app,
@@ -134,7 +143,10 @@ impl Function {
             cell,
             env: settings.env,
             config: settings.config.into(),
-            outbound: capability::outbound::Outbound::new(settings.outbound),
+            data: settings.data,
+            postgres: Arc::new(AddressPools::new(Arc::clone(outbound.grants()))),
+            sockets: capability::sockets::Sockets::new(Arc::clone(outbound.grants())),
+            outbound,
         })
     }
 }

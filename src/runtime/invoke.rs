@@ -102,7 +102,8 @@ where
     let log = GuestLog::new(function.app.clone(), function.name.clone(), call.request_id);
     let (future, head): (GuestFuture, HeadSource) = match &*code {
         Code::Http02(pre) => {
-            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent);
+            let mut sandbox =
+                Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent).map_err(no_sandbox)?;
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -113,7 +114,8 @@ where
             (Box::pin(run), HeadSource::Slot(slot))
         }
         Code::Http03(pre) => {
-            let mut sandbox = Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent);
+            let mut sandbox =
+                Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent).map_err(no_sandbox)?;
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -136,7 +138,7 @@ where
                 env,
                 args: vec![function.name.to_string()],
             };
-            let mut sandbox = Sandbox::new(function, permit, meter, stdio, call.traceparent);
+            let mut sandbox = Sandbox::new(function, permit, meter, stdio, call.traceparent).map_err(no_sandbox)?;
             let (pre, stdout, meter) = (Arc::clone(pre), pipe.clone(), Arc::clone(meter));
             let run = async move {
                 let result = run_command(&mut sandbox, &pre, stdout, meter).await;
@@ -157,6 +159,11 @@ where
     });
     // The head and what is there of the body are one stretch of work.
     poll_fn(|cx| meter.count_cpu(|| answering.as_mut().poll(cx))).await
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn no_sandbox(error: wasmtime::Error) -> InvokeError {
+    InvokeError::Host(format!("no sandbox could be made: {error:#}"))
 }
 
 fn poll_head(

@@ -6,15 +6,19 @@
 //! **Invariant:** the permit is given back after the store is gone: its slot in the pool is free before anyone else
 //! may ask for one.
 
-use super::capability::{Config, outbound::OutboundHooks, stdio::Stdio};
+use super::capability::{outbound::OutboundHooks, stdio::Stdio};
+use super::data::FunctionData;
 use super::engine::Alive;
 use super::function::Function;
 use super::gate::Permit;
 use super::limiter::Limiter;
 use super::meter::Meter;
+use crate::storage::sql::postgres::AddressPools;
 use http::HeaderValue;
 use std::sync::Arc;
+use wasmtime::component::HasData;
 use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::filesystem::FsPerms;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -38,22 +42,29 @@ pub(super) struct State {
     table: ResourceTable,
     outbound: OutboundHooks,
     config: Arc<[(String, String)]>,
+    data: Arc<FunctionData>,
+    postgres: Arc<AddressPools>,
     limiter: Limiter,
     alive: Alive,
 }
 
 impl Sandbox {
-    /// A fresh one for `function`.
+    /// A fresh one for `function`. Fails only if a folder that the function sees is gone.
     pub(super) fn new(
         function: &Function,
         permit: Permit,
         meter: &Arc<Meter>,
         stdio: Stdio,
         traceparent: Option<HeaderValue>,
-    ) -> Self {
+    ) -> wasmtime::Result<Self> {
         let mut wasi = WasiCtx::builder();
         wasi.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr);
         wasi.envs(&function.env).envs(&stdio.env).args(&stdio.args);
+        function.sockets.grant(&mut wasi, function.limits.outbound_requests);
+        for folder in &function.data.folders {
+            let may = if folder.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            wasi.preopened_dir(&folder.from, &folder.to, may)?;
+        }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES_MAX);
         let mut table = ResourceTable::new();
@@ -64,6 +75,8 @@ impl Sandbox {
             table,
             outbound: function.outbound.hooks(function.limits.outbound_requests, traceparent),
             config: Arc::clone(&function.config),
+            data: Arc::clone(&function.data),
+            postgres: Arc::clone(&function.postgres),
             limiter: Limiter::new(function.limits.memory_bytes, Arc::clone(meter)),
             alive: function.clock.alive(),
         };
@@ -80,14 +93,29 @@ impl Sandbox {
             // or after some sixty turns, which for guests that compute would be as many milliseconds.
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
-        Self { store, _permit: permit }
+        Ok(Self { store, _permit: permit })
     }
 }
 
+/// What a capability of the app's data works with: what was granted, and the guest's handles.
+pub(super) struct DataView<'a> {
+    pub(super) data: &'a Arc<FunctionData>,
+    pub(super) config: &'a [(String, String)],
+    pub(super) postgres: &'a AddressPools,
+    pub(super) table: &'a mut ResourceTable,
+}
+
+/// By which bindings find a [`DataView`].
+pub(super) struct HasDataView;
+
+impl HasData for HasDataView {
+    type Data<'a> = DataView<'a>;
+}
+
 impl State {
-    /// The function's configuration, for `wasi:config`.
-    pub(super) fn config(&mut self) -> Config<'_> {
-        Config(&self.config)
+    /// For the capabilities of the app's data.
+    pub(super) fn data_view(&mut self) -> DataView<'_> {
+        DataView { data: &self.data, config: &self.config, postgres: &self.postgres, table: &mut self.table }
     }
 }
 

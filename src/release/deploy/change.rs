@@ -4,6 +4,7 @@
 
 use super::super::Release;
 use super::super::canary::Canary;
+use super::super::data::{self, Migrations};
 use super::super::install::{Found, InstallError, Kept, Progress, Silent};
 use super::super::live::AppServing;
 use super::super::turns::Turn;
@@ -29,6 +30,8 @@ impl Deployments {
         let origin = origin_of(manifest);
         let replaces = self.record.others_of_file(&origin, app)?;
         self.refuse_claimed(app, patterns_of(manifest), &replaces)?;
+        let migrations =
+            data::migrations_of(manifest).map_err(|errors| InstallError::Refused(manifest.errors_at(errors)))?;
         let found = self.installer.find_files(manifest, Some(&self.components), progress)?;
         let new = New::of(manifest, &found, Source::File, "", origin);
         let pointers = self.record.pointers(app)?.unwrap_or_default();
@@ -38,10 +41,12 @@ impl Deployments {
         {
             let of_live = self.release(app, number)?.line.digest == new.digest;
             self.serve_again(app, pointers, of_live.then_some((manifest, found)), progress)?;
+            self.migrate(manifest, &migrations)?;
             return Ok(Deployed { number, unchanged: true });
         }
         let number = self.record.next_number(app)?;
         let release = Arc::new(self.installer.prepare(manifest, number, found)?);
+        release.data.migrate(&migrations)?;
         self.commit(release, &new, None, Expect { base: None, force: true }, &replaces)
     }
 
@@ -72,7 +77,7 @@ impl Deployments {
     /// Makes a release of what was uploaded. What is live already is not made again, and of what is on trial already, only the
     /// share is changed.
     pub fn deploy(&self, deploy: &Deploy, progress: &dyn Progress) -> Result<Deployed, DeployError> {
-        let Deploy { manifest, components, message, canary, expect } = deploy;
+        let Deploy { manifest, components, migrations, message, canary, expect } = deploy;
         let app = &manifest.name;
         let _turn = self.begin(app, *expect)?;
         let distinct: HashSet<&Digest256> = components.iter().collect();
@@ -105,12 +110,23 @@ impl Deployments {
                 && is(number)?
             {
                 self.serve_again(app, pointers, Some((manifest, found)), progress)?;
+                self.migrate(manifest, migrations)?;
                 return Ok(Deployed { number, unchanged: true });
             }
         }
         let number = self.record.next_number(app)?;
         let release = Arc::new(self.installer.prepare(manifest, number, found)?);
+        // Behind all else that can fail: no rollback undoes what is done to a database.
+        release.data.migrate(migrations)?;
         self.commit(release, &new, *canary, *expect, &[])
+    }
+
+    /// Of an app that has not changed otherwise: its databases are made what it needs.
+    fn migrate(&self, manifest: &Manifest, migrations: &Migrations) -> Result<(), DeployError> {
+        if migrations.iter().any(|(_, migrations)| !migrations.is_empty()) {
+            self.installer.open_data(manifest)?.migrate(migrations)?;
+        }
+        Ok(())
     }
 
     /// Records a release, and serves it: whole, or for a share of the requests.

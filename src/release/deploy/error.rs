@@ -1,5 +1,6 @@
 //! Why a change was not made.
 
+use super::super::data::AppMigrationError;
 use super::super::install::InstallError;
 use crate::manifest::{ManifestError, RoutePattern};
 use crate::names::Name;
@@ -13,6 +14,9 @@ pub enum DeployError {
     /// The release cannot be installed.
     #[error("{0}")]
     Install(#[from] InstallError),
+    /// One of its databases cannot be made what it needs. What was done to it before that stays.
+    #[error("{0}")]
+    Migration(#[from] AppMigrationError),
     /// The record cannot be read or written.
     #[error("{0}")]
     Record(#[from] RecordError),

@@ -110,6 +110,7 @@ fn of_store(error: &ComponentStoreError) -> (StatusCode, &'static str) {
 fn of_deploy(error: &DeployError) -> (StatusCode, &'static str) {
     match error {
         DeployError::Install(InstallError::Refused(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+        DeployError::Migration(_) => (StatusCode::UNPROCESSABLE_ENTITY, "migration"),
         DeployError::Install(InstallError::State(_)) => (StatusCode::INSUFFICIENT_STORAGE, "state"),
         DeployError::Install(InstallError::Components(error)) => of_store(error),
         DeployError::Install(InstallError::Missing(_)) | DeployError::Missing(_) => {

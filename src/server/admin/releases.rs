@@ -4,15 +4,17 @@ use super::components::json;
 use super::problem::Problem;
 use super::{Admin, CLIENT_TIMEOUT, blocking};
 use crate::api::{
-    ChangeRequest, Changed, DeployRequest, FunctionInfo, ReleaseInfo, ReleaseList, State as ReleaseState,
+    ChangeRequest, Changed, DeployRequest, FunctionInfo, MigrationText, ReleaseInfo, ReleaseList, State as ReleaseState,
 };
 use crate::limits::{self, Share};
 use crate::manifest::{FILE_BYTES_MAX, FunctionSpec, Manifest};
 use crate::names::Name;
+use crate::release::data::{self, Migrations};
 use crate::release::deploy::{Deploy, Deployed, Deployments, Expect};
 use crate::release::install::Progress;
 use crate::storage::artifacts::Digest256;
 use crate::storage::releases::{Pointers, ReleaseRecord};
+use crate::storage::sql::migrations::{self, BYTES_MAX, Migration};
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
@@ -20,6 +22,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -51,7 +54,7 @@ pub(super) async fn deploy(State(admin): State<Arc<Admin>>, path: PathText, body
 }
 
 fn understand(app: &Name, request: DeployRequest) -> Result<Deploy, Problem> {
-    let DeployRequest { manifest, components, message, canary, base, force } = request;
+    let DeployRequest { manifest, components, migrations, message, canary, base, force } = request;
     if message.len() > MESSAGE_BYTES_MAX || message.contains(char::is_control) {
         let wrong = format!("A message is one line, of {MESSAGE_BYTES_MAX} bytes at the most.");
         return Err(Problem::BadRequest(wrong));
@@ -60,9 +63,7 @@ fn understand(app: &Name, request: DeployRequest) -> Result<Deploy, Problem> {
     if manifest.len() as u64 > FILE_BYTES_MAX {
         return Err(Problem::TooLarge("A functions.toml", FILE_BYTES_MAX));
     }
-    // Of no folder: what it names as files is not looked for on this machine.
-    let manifest = Manifest::parse("functions.toml".as_ref(), manifest);
-    let manifest = manifest.map_err(|error| Problem::BadManifest(error.to_string()))?;
+    let manifest = Manifest::of_upload(manifest).map_err(|error| Problem::BadManifest(error.to_string()))?;
     if manifest.name != *app {
         let wrong = format!("functions.toml names the app `{}`, and the path `{app}`.", manifest.name);
         return Err(Problem::BadRequest(wrong));
@@ -71,6 +72,7 @@ fn understand(app: &Name, request: DeployRequest) -> Result<Deploy, Problem> {
     if let Some(name) = unknown {
         return Err(Problem::BadRequest(format!("functions.toml has no function `{name}`.")));
     }
+    let migrations = understand_migrations(&manifest, migrations)?;
     let component_of = |spec: &FunctionSpec| {
         let text = components.get(spec.name.as_str());
         let text =
@@ -78,7 +80,41 @@ fn understand(app: &Name, request: DeployRequest) -> Result<Deploy, Problem> {
         Digest256::try_from(text.clone()).map_err(|_| Problem::BadDigest)
     };
     let components = manifest.functions.iter().map(component_of).collect::<Result<_, _>>()?;
-    Ok(Deploy { manifest, components, message, canary, expect: Expect { base, force } })
+    Ok(Deploy { manifest, components, migrations, message, canary, expect: Expect { base, force } })
+}
+
+fn understand_migrations(
+    manifest: &Manifest,
+    mut sent: BTreeMap<String, Vec<MigrationText>>,
+) -> Result<Migrations, Problem> {
+    let mut understood = Migrations::new();
+    for database in data::migrated(manifest) {
+        let texts = sent.remove(database.as_str()).ok_or_else(|| {
+            Problem::BadRequest(format!("The migrations of the database `{database}` are not in the request."))
+        })?;
+        let mut named: Vec<Migration> =
+            texts.into_iter().map(|MigrationText { name, sql }| Migration { name, sql }).collect();
+        named.sort_by(|one, other| one.name.cmp(&other.name));
+        let bad =
+            |migration: &&Migration| !migrations::is_name(&migration.name) || migration.sql.len() as u64 > BYTES_MAX;
+        if let Some(migration) = named.iter().find(bad) {
+            let wrong = format!(
+                "A migration has a name that ends with .sql, and {BYTES_MAX} bytes at the most; {:?} is none.",
+                migration.name
+            );
+            return Err(Problem::BadRequest(wrong));
+        }
+        if named.windows(2).any(|pair| matches!(pair, [one, other] if one.name == other.name)) {
+            return Err(Problem::BadRequest(format!("Two migrations of `{database}` have the same name.")));
+        }
+        understood.push((database.clone(), named));
+    }
+    match sent.keys().next() {
+        Some(unknown) => {
+            Err(Problem::BadRequest(format!("functions.toml has no migrations for a database `{unknown}`.")))
+        }
+        None => Ok(understood),
+    }
 }
 
 fn share(text: &str) -> Result<Share, Problem> {
