@@ -134,3 +134,70 @@ async fn misbehave_is_answered_for() {
     demo.get("/misbehave/trap").await.assert_problem(502, "trap");
     demo.get("/misbehave/counter").await.assert_ok("1\n");
 }
+
+#[tokio::test]
+async fn counter_counts_in_a_store() {
+    let demo = demo();
+    let before: i64 = demo.get("/counter").await.text().trim().parse().unwrap();
+    let counted = demo.send(Request::post("/counter", "")).await.text();
+    assert!(counted.trim().parse::<i64>().unwrap() > before, "{counted}");
+    assert!(demo.get("/counter").await.text().trim().parse::<i64>().unwrap() > before);
+}
+
+#[tokio::test]
+async fn notes_is_a_service_with_a_database() {
+    let demo = demo();
+    let note = |text: &str| {
+        Request::post("/notes", format!("{{\"text\":\"{text}\",\"tag\":\"test\"}}"))
+            .header("content-type", "application/json")
+    };
+    let written = demo.send(note("first")).await;
+    assert_eq!(written.status, 201, "{}", written.text());
+    let id = written.json()["id"].as_i64().unwrap();
+    demo.get(&format!("/notes/{id}")).await.assert_ok(&format!("{{\"id\":{id},\"text\":\"first\",\"tag\":\"test\"}}"));
+    let listed = demo.get("/notes?tag=test").await.json();
+    assert!(listed.as_array().unwrap().iter().any(|note| note["id"] == id), "{listed}");
+    assert_eq!(demo.get("/notes?tag=other").await.text(), "[]");
+    let gone = Request::new(http::Method::DELETE, &format!("/notes/{id}"));
+    assert_eq!(demo.send(gone).await.status, 204);
+    assert_eq!(demo.get(&format!("/notes/{id}")).await.status, 404);
+}
+
+#[tokio::test]
+async fn proxy_streams_what_another_answers() {
+    let demo = demo();
+    let settings =
+        format!("env = {{ UPSTREAM = \"http://{}\" }}\noutbound = [\"http://127.0.0.1:*\"]\n", demo.address());
+    let toml =
+        "name = \"test\"\n[functions.proxy]\ncomponent = \"{proxy.wasm}\"\nroutes = [\"/proxy/{*rest}\"]\n".to_owned();
+    let proxy = TestHost::with(&(toml + &settings));
+    proxy.get("/proxy/hello/you").await.assert_ok("Hello, you!\n");
+    let large = "x".repeat(5 << 20);
+    proxy.send(Request::post("/proxy/echo", large.clone())).await.assert_ok(&large);
+    assert_eq!(proxy.get("/proxy/nowhere").await.status, 404);
+    // It is passed on as it comes: the first event is there long before the last.
+    let mut connection = proxy.connect().await;
+    let mut stream = connection.begin(Request::get("/proxy/stream?count=1000&interval-ms=1000")).await.unwrap();
+    let first = http_body_util::BodyExt::frame(stream.body_mut()).await.unwrap().unwrap();
+    assert!(first.into_data().unwrap().starts_with(b"id: 0\ndata: event 0"));
+}
+
+#[tokio::test]
+async fn orders_are_taken_and_shown() {
+    let Some(database) = crate::postgres::shared().await else { return };
+    let host = crate::postgres::host_of("orders", "/{*rest}", "orders", &database, 4, "");
+    assert_eq!(host.get("/orders").await.text(), "[]");
+    let order = |text: &str| Request::post("/orders", text.to_owned()).header("content-type", "application/json");
+    let answer = host.send(order(r#"{"item":"tea","quantity":2}"#)).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let made = answer.json();
+    assert_eq!((&made["id"], &made["item"], &made["quantity"]), (&1.into(), &"tea".into(), &2.into()));
+    assert_eq!(host.get("/orders/1").await.json(), made);
+    assert_eq!(host.get("/orders").await.json(), serde_json::json!([made]));
+    assert_eq!(host.get("/orders/2").await.status, 404);
+    assert_eq!(host.send(order(r#"{"item":"tea","quantity":0}"#)).await.status, 422);
+    // What looks like SQL is a value.
+    let answer = host.send(order(r#"{"item":"'); DROP TABLE orders; --","quantity":1}"#)).await;
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert_eq!(database.ask("SELECT count(*) FROM orders").await, "2");
+}

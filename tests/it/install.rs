@@ -65,6 +65,25 @@ fn damage_in_the_middle_never_panics() {
     }
 }
 
+#[tokio::test]
+async fn what_sdks_import_whole_is_linked_and_named_when_it_is_called() {
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let text = "(component
+        (import \"fermyon:spin/llm@2.0.0\" (instance $llm (export \"ask\" (func))))
+        (core func $ask (canon lower (func $llm \"ask\")))
+        (core module $main (import \"llm\" \"ask\" (func $ask)) (func (export \"run\") (result i32) call $ask i32.const 0))
+        (core instance $main (instantiate $main (with \"llm\" (instance (export \"ask\" (func $ask))))))
+        (func $run (result (result)) (canon lift (core func $main \"run\")))
+        (instance $exported (export \"run\" (func $run)))
+        (export \"wasi:cli/run@0.2.0\" (instance $exported)))";
+    component_of_wat(folder.path(), "it", text);
+    let toml = "name = \"test\"\n[functions.it]\ncomponent = \"it.wasm\"\nroutes = [\"/\"]\n";
+    let host = TestHost::within(&folder, toml);
+    host.get("/").await.assert_problem(502, "trap");
+    let says = "this host does not have fermyon:spin/llm@2.0.0, of which ask was called";
+    host.logged(|line| line.to_string().contains(says));
+}
+
 #[test]
 fn an_import_that_nobody_offers_is_named() {
     let folder = tempfile::tempdir().unwrap();
