@@ -59,6 +59,13 @@ def floor(build):
 
 
 @functools.cache
+def floor_query(build):
+    """A query by bare axum."""
+    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "floor_query"]
+    return build.made(TARGET / "dist/examples/floor_query", lambda: run(command))
+
+
+@functools.cache
 def receiver(build):
     """A receiver of traces."""
     command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "receiver"]
