@@ -413,7 +413,7 @@ async fn a_server_that_goes_and_comes_back_is_used_again() {
     for failure in &failures {
         let clear = ["the store cannot be used now: ", "the store did not answer, and may have done this or not: "];
         assert!(clear.iter().any(|clear| failure.starts_with(clear)), "{failure}");
-        assert!(!failure.contains(redis.secret()) && !failure.contains("redis://"), "{failure}");
+        assert!(!failure.contains(Redis::secret()) && !failure.contains("redis://"), "{failure}");
     }
     // One that was not used when the server was away notices nothing.
     redis.kill();
@@ -421,7 +421,7 @@ async fn a_server_that_goes_and_comes_back_is_used_again() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     done(&ask(&host, "draft2/set?key=c&value=1").await);
     let log: String = host.log_lines().iter().map(ToString::to_string).collect();
-    assert!(!log.contains(redis.secret()));
+    assert!(!log.contains(Redis::secret()));
 }
 
 #[tokio::test]

@@ -284,7 +284,7 @@ async fn data_belongs_to_the_app_and_not_to_a_release() {
     sql(&host, "INSERT INTO a VALUES (2)").await;
     with_migrations(&project, &[ONE, TWO]);
     let mut toml = std::fs::read_to_string(project.folder().join("functions.toml")).unwrap();
-    let _ = write!(toml, "env = {{ RELEASE = \"2\" }}\n");
+    let _ = writeln!(toml, "env = {{ RELEASE = \"2\" }}");
     std::fs::write(project.folder().join("functions.toml"), &toml).unwrap();
     project.must(&["deploy"]);
     assert!(sql(&host, "SELECT y FROM a WHERE x = 2").await.contains("\ntwo\n"));

@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 
 /// The component of the guest example `name`, or of a guest that tests alone need: those are called `…-probe`.
 pub(crate) fn guest(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
     if name.ends_with("-probe") {
         return test_guest(name);
     }
-    static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(build);
     let target = if name == "cgi" { "wasm32-wasip1" } else { "wasm32-wasip2" };
     let file = format!("{}.wasm", name.replace('-', "_"));

@@ -47,7 +47,9 @@ impl Postgres {
         if is_root() {
             let own = |path: &Path| chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
             own(folder.path());
-            std::fs::read_dir(folder.path()).unwrap().for_each(|entry| own(&entry.unwrap().path()));
+            for entry in std::fs::read_dir(folder.path()).unwrap() {
+                own(&entry.unwrap().path());
+            }
         }
         let postgres = Self {
             programs,

@@ -62,7 +62,7 @@ impl Redis {
     }
 
     /// What nobody but the host should know.
-    pub(crate) fn secret(&self) -> &'static str {
+    pub(crate) fn secret() -> &'static str {
         PASSWORD
     }
 
