@@ -111,6 +111,10 @@ impl Host {
     /// disk.
     pub fn conclude(&self) -> Summary {
         self.observer.collector.settle();
+        let requests = self.observer.collector.unwritten();
+        if requests > 0 {
+            tracing::error!(requests, "the host ends, and usage of these requests is not in the ledger");
+        }
         if let Some(logs) = &self.logs {
             logs.settle();
         }

@@ -129,6 +129,13 @@ impl Collector {
         self.shared.write_ledger();
     }
 
+    /// Requests that are not in the ledger, as far as is known.
+    pub(in crate::server) fn unwritten(&self) -> u64 {
+        let unsettled = lock(&self.shared.ledger).as_ref().map_or(0, Ledger::unsettled);
+        let used: u64 = self.read(|books| books.used.iter().flatten().map(|(_, amounts)| amounts.requests).sum());
+        unsettled + used
+    }
+
     /// Where the ledger is, if there is one.
     pub(in crate::server) fn ledger(&self) -> Option<&Path> {
         self.shared.ledger_file.as_deref()
