@@ -141,6 +141,33 @@ async fn each_release_has_its_own_series_and_old_ones_go() {
     assert_eq!(releases, ["3", "4", "5", "6"]);
 }
 
+/// Metrics are of what there is, or may be again: a function that no kept release has is gone from them.
+#[tokio::test]
+async fn what_was_removed_has_no_series_any_more() {
+    use crate::support::{Project, bare_host, hello};
+    let host = bare_host();
+    let (one, other) = (Project::on(&host), Project::on(&host));
+    one.deploy(&hello("one", "Hello"));
+    other.deploy(&hello("other", "Hello"));
+    for path in ["/one/you", "/other/you"] {
+        host.get_entered(path).await;
+    }
+    let lines = async |app: &str| {
+        let text = ask(&host, Request::get("/metrics")).await.text();
+        text.lines().filter(|line| line.contains(&format!("app=\"{app}\""))).count()
+    };
+    assert!(lines("one").await > 100);
+    one.must(&["remove", "one"]);
+    assert_eq!(lines("one").await, 0);
+    assert!(lines("other").await > 100);
+    // What comes under the name again begins anew.
+    one.deploy(&hello("one", "Hello"));
+    host.get_entered("/one/you").await;
+    let text = ask(&host, Request::get("/metrics")).await.text();
+    let counted = text.lines().find(|line| line.starts_with("fnhost_requests_total{app=\"one\"")).unwrap();
+    assert!(counted.ends_with(" 1"), "{counted}");
+}
+
 #[tokio::test]
 async fn the_grafana_dashboard_asks_for_metrics_that_there_are() {
     let host = TestHost::with(TWO);
