@@ -21,7 +21,7 @@ pub struct FunctionTotals(Mutex<Totals>);
 pub struct Totals {
     /// Requests that reached it.
     pub requests: u64,
-    /// Those of them that failed.
+    /// Those of them that are errors.
     pub errors: u64,
     /// From the first request on that had a sandbox: of many functions, most are never called.
     pub times: Option<Box<Times>>,
@@ -95,7 +95,7 @@ impl FunctionTotals {
 impl Totals {
     fn add(&mut self, receipt: &Receipt) {
         self.requests += 1;
-        self.errors += u64::from(receipt.outcome.is_error());
+        self.errors += u64::from(receipt.is_error());
         // A request that was refused has no cold start to speak of.
         if receipt.had_sandbox()
             && let Some(times) = self.times.take().or_else(Times::new)

@@ -247,9 +247,6 @@ impl Observation {
         let usage = observed.measure.as_ref().map(Measure::usage).unwrap_or_default();
         let route = observed.route.as_deref();
         let phases = observed.phases(ended_at);
-        if let Some(figures) = &observed.figures {
-            figures.add(observed.status, phases.handler);
-        }
         let receipt = Receipt {
             request_id: observed.request_id,
             ended: SystemTime::now(),
@@ -267,6 +264,9 @@ impl Observation {
             bytes_out: observed.bytes_out,
             method: observed.method,
         };
+        if let Some(figures) = &observed.figures {
+            figures.add(&receipt);
+        }
         observed.peer.answering.fetch_sub(1, Ordering::Relaxed);
         let totals = route.map(|route| Arc::clone(&route.totals));
         observed.host.observer.collector.take(Ended { receipt, totals });

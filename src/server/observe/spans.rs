@@ -88,7 +88,7 @@ impl Spans {
         let mut whole = span(root, parent, context.parent.is_some(), name, began, receipt.ended);
         whole.attributes = attributes(receipt);
         // Of a server, errors are those of 500 and above (semantic conventions of HTTP).
-        if receipt.status >= 500 || (receipt.status == 0 && receipt.outcome.is_error()) {
+        if receipt.is_error() {
             whole.status = Status::error(receipt.outcome.as_str());
         }
         self.batch.push(whole);

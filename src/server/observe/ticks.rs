@@ -88,7 +88,7 @@ impl Second {
     fn add(&mut self, receipt: &Receipt) {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.requests += 1;
-        self.errors += u64::from(receipt.outcome.is_error());
+        self.errors += u64::from(receipt.is_error());
         self.latency.add(nanos(receipt.phases.queue + receipt.phases.since_permit()));
         if receipt.had_sandbox() {
             // They grow with what they are given, and fail beyond 2^63.
@@ -102,7 +102,7 @@ impl Second {
         if let Some(function) = receipt.app.clone().zip(receipt.function.clone()) {
             let counts = self.functions.entry(function).or_default();
             counts.0 += 1;
-            counts.1 += u64::from(receipt.outcome.is_error());
+            counts.1 += u64::from(receipt.is_error());
         }
     }
 
