@@ -214,7 +214,7 @@ fn keep_logs(settings: &HostConfig, logging: &Logging) -> anyhow::Result<Option<
 
 fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
     if served.cut_off > 0 {
-        tracing::warn!(connections = served.cut_off, "the grace was over and not everything had finished");
+        tracing::warn!(cut_off = served.cut_off, "the grace was over and not everything had finished");
     }
     super::print(&host.conclude().to_string());
     ensure!(
