@@ -121,11 +121,17 @@ fn render(line: &LogLine, json: bool) -> anyhow::Result<String> {
     if let Some(id) = &line.request_id {
         let _ = write!(text, " {id}");
     }
-    let _ = write!(text, ": {}", line.message);
+    let _ = write!(text, ": {}", set_in(&line.message));
     for (name, value) in line.fields.iter().filter(|(name, _)| name.as_str() != "stream") {
         let _ = write!(text, " {name}={value}");
     }
     Ok(text + "\n")
+}
+
+/// A message with its lines, but for the first, set in, if they were not: no other than the log's own begin at the margin.
+fn set_in(message: &str) -> String {
+    const CONTINUATION: &str = "\n    | ";
+    message.replace(CONTINUATION, "\n").replace('\n', CONTINUATION)
 }
 
 #[cfg(test)]

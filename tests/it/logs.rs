@@ -1,9 +1,9 @@
 //! What guests print becomes log lines, and no guest can hurt the host with it.
 
-use crate::support::{Project, Request, TestHost, ask, fnhost, guest};
+use crate::support::{Connection, Project, Request, TestHost, ask, component_of_wat, fnhost, guest};
 use serde_json::Value;
 use std::io::BufRead;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 const TWO: &str = "name = \"demo\"\n[functions.hello]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/hello/{name}\"]\n[functions.misbehave]\ncomponent = \"{misbehave.wasm}\"\nroutes = [\"/misbehave/{*rest}\"]\n";
@@ -75,7 +75,7 @@ async fn a_log_that_nobody_reads_stops_nobody_and_says_what_was_lost() {
     let mut line = String::new();
     std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
-    let mut connection = crate::support::Connection::open(address).await.unwrap();
+    let mut connection = Connection::open(address).await.unwrap();
     // Some 20 MB, of which 8 MiB may wait.
     for _ in 0..100 {
         connection.send(Request::get("/misbehave/flood?lines=1000")).await.unwrap().assert_ok("flooded\n");
@@ -125,6 +125,46 @@ async fn a_trap_is_logged_with_the_guest_s_own_backtrace() {
     let text = line["message"].as_str().unwrap();
     for name in ["wasm backtrace", "panicking::panic_fmt", "Misbehave", "wasi:http/incoming-handler", "unreachable"] {
         assert!(text.contains(name), "{text}");
+    }
+}
+
+/// Names in a component are its author's, and may look like a line of the log.
+#[tokio::test]
+async fn no_guest_writes_lines_of_the_log_s_own() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let forged = "2026-11-24T00:00:00.000000Z ERROR fnhost::server: the host was taken over";
+    let text = format!(
+        "(component
+            (core module $main
+                (func $run (@name \"evil\\0a{forged}\\e2\\80\\aetxt\") (export \"run\") (result i32) unreachable))
+            (core instance $main (instantiate $main))
+            (func $run (result (result)) (canon lift (core func $main \"run\")))
+            (instance $exported (export \"run\" (func $run)))
+            (export \"wasi:cli/run@0.2.0\" (instance $exported)))"
+    );
+    component_of_wat(folder.path(), "it", &text);
+    let toml = "name = \"test\"\n[functions.it]\ncomponent = \"it.wasm\"\nroutes = [\"/\"]\n";
+    let host = TestHost::within(&folder, toml);
+    let id = host.get("/").await.request_id().to_owned();
+    let found = Project::on(&host).must(&["logs", "--request", &id]);
+    host.stop();
+    let shown = std::fs::File::create(folder.path().join("stderr")).unwrap();
+    let mut child = fnhost(folder.path())
+        .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "text"])
+        .stdout(Stdio::piped())
+        .stderr(shown)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
+    Connection::open(address).await.unwrap().send(Request::get("/")).await.unwrap().assert_problem(502, "trap");
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    child.wait().unwrap();
+    let shown = std::fs::read_to_string(folder.path().join("stderr")).unwrap();
+    for text in [found, shown] {
+        assert!(text.contains(&format!("evil\n    | {forged}\\u{{202e}}txt")), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("2026-11-24T00:00:00.000000Z")), "{text}");
     }
 }
 
