@@ -122,6 +122,10 @@ impl Observation {
         self.0.as_ref().map(|observed| observed.request_id).unwrap_or_default()
     }
 
+    pub(super) fn method(&self) -> Option<&Method> {
+        self.0.as_ref().map(|observed| &observed.method)
+    }
+
     /// What the guest, and whom it calls, are told of the request's trace.
     pub(super) fn traceparent(&self) -> Option<HeaderValue> {
         self.0.as_ref()?.trace.map(TraceContext::to_header)

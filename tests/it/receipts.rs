@@ -52,6 +52,19 @@ async fn only_the_latest_receipts_are_kept() {
     assert_eq!(kept, ids[2..]);
 }
 
+#[tokio::test]
+async fn a_failure_that_is_told_without_a_body_has_sent_no_bytes() {
+    let host = TestHost::of_guest("misbehave", "");
+    for path in ["/misbehave/trap", "/misbehave/silent"] {
+        let whole = host.get(path).await;
+        let head = host.send(Request::new(http::Method::HEAD, path)).await;
+        assert_eq!((head.status, head.body.len()), (whole.status, 0));
+        assert_eq!(head.header("content-length"), whole.body.len().to_string());
+        assert_eq!(host.receipt(head.request_id())["bytes_out"], 0);
+        assert_eq!(host.receipt(whole.request_id())["bytes_out"], whole.body.len());
+    }
+}
+
 /// A method is a token of the client's own making, and receipts are kept by the thousand.
 #[tokio::test]
 async fn a_made_up_method_is_kept_in_part() {
