@@ -32,6 +32,7 @@ pub struct Totals {
 }
 
 /// What one release of a function has done.
+#[derive(Clone)]
 pub struct ReleaseTotals {
     /// Its number.
     pub release: u64,
@@ -44,6 +45,7 @@ pub struct ReleaseTotals {
 }
 
 /// Of requests that had a sandbox: times in nanoseconds, sizes in bytes.
+#[derive(Clone)]
 pub struct Histograms {
     /// Each phase, in their order.
     pub phases: [Buckets; 5],
