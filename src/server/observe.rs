@@ -126,9 +126,10 @@ impl Observation {
         self.0.as_ref().map(|observed| &observed.method)
     }
 
-    /// What the guest, and whom it calls, are told of the request's trace.
-    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
-        self.0.as_ref()?.trace.map(TraceContext::to_header)
+    /// Writes the request's trace, where traces are told, into the headers that the guest will see. Whom it calls are told
+    /// what this gives.
+    pub(super) fn mark_trace(&self, headers: &mut HeaderMap) -> Option<HeaderValue> {
+        self.0.as_ref()?.trace.map(|trace| trace.mark(headers))
     }
 
     pub(super) fn function_name(&self) -> Option<&str> {

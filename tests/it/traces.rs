@@ -133,6 +133,23 @@ async fn what_fails_is_an_error_in_its_trace() {
     assert_eq!(receiver.spans(&unrouted, 1).await[0].name, "no function");
 }
 
+/// State without a trace belongs to none (W3C Trace Context, 3.3).
+#[tokio::test]
+async fn the_state_of_a_trace_that_was_not_understood_does_not_go_on() {
+    let (_, otlp) = Receiver::start();
+    let host = traced(otlp, "");
+    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (traceparent, goes_on) in [(Some(good), true), (Some("00-nonsense"), false), (None, false)] {
+        let request = Request::get("/misbehave/request-headers").header("tracestate", "vendor=1");
+        let request = match traceparent {
+            Some(traceparent) => request.header("traceparent", traceparent),
+            None => request,
+        };
+        let text = host.send(request).await.text();
+        assert_eq!(text.contains("tracestate: vendor=1"), goes_on, "{traceparent:?}: {text}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_sampled_is_not_told_and_goes_on_as_such() {
     let (receiver, otlp) = Receiver::start();
