@@ -108,14 +108,10 @@ impl Host {
         }))
     }
 
-    /// What its functions have done so far, all of which is in the ledger then, and in the log. It may have to wait for a
-    /// disk.
-    pub fn conclude(&self) -> Summary {
-        self.observer.collector.settle();
-        let requests = self.observer.collector.unwritten();
-        if requests > 0 {
-            tracing::error!(requests, "the host ends, and usage of these requests is not in the ledger");
-        }
+    /// What its functions have done, all of which is in the ledger then, and in the log, and told to whoever receives
+    /// traces. It may have to wait for a disk, and a little for that receiver.
+    pub async fn conclude(&self) -> Summary {
+        self.observer.conclude().await;
         if let Some(logs) = &self.logs {
             logs.settle();
         }

@@ -5,7 +5,7 @@
 //! process lives: if the queue is longer than it may be, whoever comes with another works it off first.
 
 use super::recent::Recent;
-use super::spans::Spans;
+use super::spans::{Spans, Traced};
 use super::ticks::Ticks;
 use crate::manifest::ObserveConfig;
 use crate::receipt::totals::FunctionTotals;
@@ -32,6 +32,8 @@ pub(super) struct Ended {
     pub(super) receipt: Receipt,
     /// Those of its function, if it reached one.
     pub(super) totals: Option<Arc<FunctionTotals>>,
+    /// What its spans tell, if its trace is recorded.
+    pub(super) traced: Option<Box<Traced>>,
 }
 
 /// The thread, and what it works on.
@@ -136,6 +138,11 @@ impl Collector {
         unsettled + used
     }
 
+    /// Hands over the spans of all that has ended by now, and none after that.
+    pub(super) fn close_spans(&self) {
+        self.shared.enter().spans = None;
+    }
+
     /// Where the ledger is, if there is one.
     pub(in crate::server) fn ledger(&self) -> Option<&Path> {
         self.shared.ledger_file.as_deref()
@@ -234,7 +241,7 @@ impl Shared {
 
 impl Books {
     fn enter(&mut self, ended: Vec<Ended>) {
-        for Ended { receipt, totals } in ended {
+        for Ended { receipt, totals, traced } in ended {
             if let Some(totals) = totals {
                 totals.add(&receipt, self.metrics);
             } else {
@@ -246,8 +253,8 @@ impl Books {
             if let Some(used) = &mut self.used {
                 used.entry(Account::of(&receipt)).or_default().add(&Amounts::of(&receipt));
             }
-            if let Some(spans) = &mut self.spans {
-                spans.add(&receipt);
+            if let (Some(spans), Some(traced)) = (&mut self.spans, traced) {
+                spans.add(&receipt, &traced);
             }
             if self.metrics {
                 self.ticks.add(&receipt);
