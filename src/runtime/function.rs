@@ -3,12 +3,13 @@
 //! **Invariant:** once a [`Function`] exists, its code was compiled, linked and fitted; a request only makes a store,
 //! instantiates and calls, unless the host has more functions than it keeps mapped (see `code`).
 
-use super::capability;
+use super::capability::outbound::Outbound;
 use super::code::{Code, CodeCell, CodeSource, Residents};
 use super::engine::ClockHandle;
 use super::gate::{Gate, HostGate};
 use super::pool::TABLE_ELEMENTS_MAX;
 use super::response::Streams;
+use super::trickle::Trickle;
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, show_size};
 use crate::names::Name;
@@ -27,6 +28,8 @@ pub struct Function {
     pub limits: Limits,
     /// Its door.
     pub gate: Gate,
+    /// The log lines of requests that did not get through it.
+    pub refusals: Trickle,
     pub(super) body_timeout: Duration,
     residents: Arc<Residents>,
     cell: Arc<CodeCell>,
@@ -35,7 +38,7 @@ pub struct Function {
     pub(super) streams: Arc<Streams>,
     pub(super) env: Vec<(String, String)>,
     pub(super) config: Arc<[(String, String)]>,
-    pub(super) outbound: capability::outbound::Outbound,
+    pub(super) outbound: Outbound,
 }
 
 impl Function {
@@ -123,6 +126,8 @@ impl Function {
         let limits = settings.limits;
         Ok(Self {
             gate: Gate::new(host_gate, limits.concurrency, limits.queue, limits.queue_wait),
+            refusals: Trickle::default(),
+            outbound: Outbound::new(settings.app.clone(), settings.name.clone(), settings.outbound),
             app: settings.app,
             name: settings.name,
             limits,
@@ -134,7 +139,6 @@ impl Function {
             cell,
             env: settings.env,
             config: settings.config.into(),
-            outbound: capability::outbound::Outbound::new(settings.outbound),
         })
     }
 }

@@ -12,7 +12,6 @@ use super::function::Function;
 use super::gate::Permit;
 use super::limiter::Limiter;
 use super::meter::Meter;
-use http::HeaderValue;
 use std::sync::Arc;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
@@ -49,7 +48,7 @@ impl Sandbox {
         permit: Permit,
         meter: &Arc<Meter>,
         stdio: Stdio,
-        traceparent: Option<HeaderValue>,
+        outbound: OutboundHooks,
     ) -> Self {
         let mut wasi = WasiCtx::builder();
         wasi.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr);
@@ -62,7 +61,7 @@ impl Sandbox {
             wasi: wasi.build(),
             http,
             table,
-            outbound: function.outbound.hooks(function.limits.outbound_requests, traceparent),
+            outbound,
             config: Arc::clone(&function.config),
             limiter: Limiter::new(function.limits.memory_bytes, Arc::clone(meter)),
             alive: function.clock.alive(),

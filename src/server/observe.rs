@@ -17,9 +17,11 @@ use crate::names::RequestId;
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
 use crate::release::canary::{Canary, Figures, Lot};
+use crate::runtime::gate::Refused;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::invoke::Measure;
 use crate::runtime::response::{GuestBody, Rest};
+use crate::runtime::trickle::LeftOut;
 use crate::storage::ledger::{Ledger, LedgerError};
 use crate::trace::TraceContext;
 use collector::{Collector, Ended};
@@ -227,6 +229,16 @@ impl Observation {
         let release = route.map_or(0, |route| route.release);
         let code = error.outcome().as_str();
         tracing::warn!(request_id = %observed.request_id, app, function, release, code, "{error}");
+    }
+
+    /// Logs why there was no permit. There may be any number of those that are refused, so not each has a line.
+    pub(super) fn log_refusal(&self, refused: Refused) {
+        let Some(observed) = &self.0 else { return };
+        let Some(route) = &observed.route else { return };
+        let Some(LeftOut(left_out)) = route.function.refusals.admit() else { return };
+        let (app, function, release) = (route.app.as_str(), route.function.name.as_str(), route.release);
+        let code = Outcome::Busy.as_str();
+        tracing::info!(request_id = %observed.request_id, app, function, release, code, left_out, "{refused}");
     }
 
     /// The body breaks off. HTTP/1.1 and later have an end that will be missing; HTTP/1.0 ends a body of unknown length

@@ -79,7 +79,7 @@ pub(super) fn busy(
     queue_wait: Duration,
     close: bool,
 ) -> Response<ResponseBody> {
-    tracing::debug!(request_id = %observed.request_id(), "{refused}");
+    observed.log_refusal(refused);
     let mut headers = HeaderMap::new();
     let seconds = queue_wait.as_secs() + u64::from(queue_wait.subsec_nanos() > 0);
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));

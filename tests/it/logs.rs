@@ -214,6 +214,25 @@ async fn whoever_follows_the_log_sees_lines_as_they_come() {
     follow.wait().unwrap();
 }
 
+#[tokio::test]
+async fn who_was_refused_finds_why_under_the_request_s_id() {
+    let host = TestHost::with(&format!(
+        "{TWO}limits = {{ concurrency = 1, queue-wait = \"50ms\", timeout = \"60s\" }}\n[functions.fetch]\ncomponent = \"{{fetch.wasm}}\"\nroutes = [\"/fetch\"]\n"
+    ));
+    let project = Project::on(&host);
+    let denied = host.get("/fetch?url=http://127.0.0.1:1/").await;
+    assert!(denied.text().contains("HttpRequestDenied"), "{}", denied.text());
+    let said = project.must(&["logs", "fetch", "--request", denied.request_id()]);
+    assert!(said.contains("a call out was not granted") && said.contains("host=\"127.0.0.1\" "), "{said}");
+    let mut held = host.connect().await;
+    let streaming = held.begin(Request::get("/misbehave/hang-after-head")).await.unwrap();
+    let refused = host.get("/misbehave/counter").await;
+    refused.assert_problem(503, "busy");
+    let said = project.must(&["logs", "misbehave", "--request", refused.request_id()]);
+    assert!(said.contains("INFO demo/misbehave") && said.contains("no sandbox came free in time code=\"busy\""), "{said}");
+    drop(streaming);
+}
+
 /// What was before comes from files, and what is new from memory, and lines are written all the while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_follows_a_flood_sees_no_line_twice() {
