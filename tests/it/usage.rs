@@ -108,7 +108,11 @@ async fn usage_is_shown_by_function_app_release_and_hour_as_a_table_csv_and_json
     let later: Value =
         serde_json::from_str(&one.must(&["usage", "--since", "2999-01-01", "--format", "json"])).unwrap();
     assert_eq!(later["total"]["requests"], 0);
+    for since in ["720h", "30d", "52w"] {
+        assert!(one.must(&["usage", "--since", since]).contains("one/hello"), "{since}");
+    }
     assert!(one.run(&["usage", "--since", "yesterday"]).stderr.contains("no time"));
+    assert!(one.run(&["usage", "--since", "99999d"]).stderr.contains("too far back"));
     ask(&host, Request::get("/v1/usage?by=colour")).await.assert_refused(400, "bad_request");
     ask(&host, Request::get("/v1/usage?since=yesterday")).await.assert_refused(400, "bad_request");
 }

@@ -12,7 +12,7 @@ const TIME_KEY: &str = "{\"time\":\"";
 /// Bytes of a time: RFC 3339, to the microsecond, in UTC. Such times sort as text.
 const TIME_BYTES: usize = "2026-11-24T03:14:46.123456Z".len();
 /// The most lines that one question is answered with.
-pub const LIMIT_MAX: usize = 10_000;
+pub const LIMIT_MAX: u32 = 10_000;
 /// How far the time that a file was written may lie before that of its last line: systems note it in ticks of some milliseconds.
 const WRITTEN_SLACK: Duration = Duration::from_secs(1);
 
@@ -58,7 +58,7 @@ impl LogQuery {
             let time: SystemTime = humantime::parse_rfc3339_weak(&since).map_err(|_| QueryError::Time(since))?;
             self.since = Some(humantime::format_rfc3339_micros(time).to_string());
         }
-        self.limit = self.limit.min(LIMIT_MAX);
+        self.limit = self.limit.min(LIMIT_MAX as usize);
         Ok(self)
     }
 
