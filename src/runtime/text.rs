@@ -47,7 +47,10 @@ mod tests {
     #[test]
     fn what_could_steer_a_terminal_is_escaped() {
         assert_eq!(printable(b"\x1b[31mred\x07\ttab\n \xff", 100), "\\u{1b}[31mred\\u{7}\ttab\n    |  \u{fffd}");
-        assert_eq!(printable("\u{202e}txt.\u{2066}\u{200f}\u{2028}".as_bytes(), 100), r"\u{202e}txt.\u{2066}\u{200f}\u{2028}");
+        assert_eq!(
+            printable("\u{202e}txt.\u{2066}\u{200f}\u{2028}".as_bytes(), 100),
+            r"\u{202e}txt.\u{2066}\u{200f}\u{2028}"
+        );
     }
 
     #[test]

@@ -200,11 +200,7 @@ impl Ledger {
         added.map_err(|cause| LedgerError::Sqlite { file: self.file.clone(), cause })
     }
 
-    fn add_to(
-        &mut self,
-        connection: &mut Connection,
-        amounts: &mut HashMap<Account, Amounts>,
-    ) -> rusqlite::Result<()> {
+    fn add_to(&mut self, connection: &mut Connection, amounts: &mut HashMap<Account, Amounts>) -> rusqlite::Result<()> {
         self.settle(connection, amounts)?;
         if amounts.is_empty() {
             return Ok(());
@@ -219,11 +215,7 @@ impl Ledger {
     }
 
     /// Finds out whether the last batch is in after all; if not, it is among `amounts` again.
-    fn settle(
-        &mut self,
-        connection: &Connection,
-        amounts: &mut HashMap<Account, Amounts>,
-    ) -> rusqlite::Result<()> {
+    fn settle(&mut self, connection: &Connection, amounts: &mut HashMap<Account, Amounts>) -> rusqlite::Result<()> {
         if self.unsettled.is_none() {
             return Ok(());
         }

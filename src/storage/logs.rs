@@ -348,8 +348,7 @@ mod tests {
         store.append(&line(30_000).replace("xxx", &"y".repeat(3 << 10)));
         let (found, _) = store.find(&all()).unwrap();
         assert!(found.last().unwrap().message.starts_with("30000 "));
-        let sizes: Vec<u64> =
-            find::files(&state.path().join("logs")).unwrap().iter().map(|file| file.bytes).collect();
+        let sizes: Vec<u64> = find::files(&state.path().join("logs")).unwrap().iter().map(|file| file.bytes).collect();
         assert!(sizes.iter().sum::<u64>() <= 1 << 20, "{sizes:?}");
         assert!(sizes.iter().all(|bytes| *bytes <= 110 << 10), "{sizes:?}");
     }

@@ -229,7 +229,10 @@ async fn who_was_refused_finds_why_under_the_request_s_id() {
     let refused = host.get("/misbehave/counter").await;
     refused.assert_problem(503, "busy");
     let said = project.must(&["logs", "misbehave", "--request", refused.request_id()]);
-    assert!(said.contains("INFO demo/misbehave") && said.contains("no sandbox came free in time code=\"busy\""), "{said}");
+    assert!(
+        said.contains("INFO demo/misbehave") && said.contains("no sandbox came free in time code=\"busy\""),
+        "{said}"
+    );
     drop(streaming);
 }
 

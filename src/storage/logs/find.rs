@@ -78,7 +78,9 @@ impl LogQuery {
 
     /// Whether every line is one of those.
     pub fn accepts_all(&self) -> bool {
-        [&self.app, &self.function, &self.request, &self.since, &self.level, &self.text].iter().all(|said| said.is_none())
+        [&self.app, &self.function, &self.request, &self.since, &self.level, &self.text]
+            .iter()
+            .all(|said| said.is_none())
     }
 
     /// What can be said before a line is read as JSON: names and ids stand in it as they are.
