@@ -1,8 +1,9 @@
 //! A receiver of traces (OTLP over gRPC), of the published protos, that counts spans and throws them away: what exporting
-//! costs the host is measured with something real on the other side.
+//! costs the host is measured with something real on the other side, and whether all of them come.
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +12,14 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 #[derive(Clone, Default)]
-struct Counter(Arc<AtomicUsize>);
+struct Counter(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    spans: AtomicUsize,
+    /// Those of them that are of whole requests.
+    requests: AtomicUsize,
+}
 
 #[tonic::async_trait]
 impl TraceService for Counter {
@@ -20,8 +28,11 @@ impl TraceService for Counter {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let resources = request.into_inner().resource_spans;
-        let spans = resources.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len());
-        self.0.fetch_add(spans.sum(), Ordering::Relaxed);
+        for scope in resources.iter().flat_map(|resource| &resource.scope_spans) {
+            let requests = scope.spans.iter().filter(|span| span.kind() == SpanKind::Server);
+            self.0.requests.fetch_add(requests.count(), Ordering::Relaxed);
+            self.0.spans.fetch_add(scope.spans.len(), Ordering::Relaxed);
+        }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -38,7 +49,8 @@ fn main() -> anyhow::Result<()> {
         };
         let service = TraceServiceServer::new(counter.clone());
         Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stop).await?;
-        println!("{} spans", counter.0.load(Ordering::Relaxed));
+        let Counts { spans, requests } = &*counter.0;
+        println!("{} spans of {} requests", spans.load(Ordering::Relaxed), requests.load(Ordering::Relaxed));
         Ok(())
     })
 }

@@ -21,6 +21,7 @@ mod up;
 mod usage;
 
 use crate::manifest::{Manifest, ManifestError};
+use crate::names::RequestId;
 use clap::{Args, Parser, Subcommand};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,17 @@ fn print(answer: &str) {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(answer.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Says on stderr what may not be as it was meant; the command goes on.
+#[expect(clippy::print_stderr, reason = "whoever reads the answer from a pipe is not to take it for a part of that")]
+fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
+/// A request id on the command line.
+fn request_id(text: &str) -> Result<RequestId, &'static str> {
+    RequestId::parse(text).ok_or("that is no request id, which has 32 hex digits")
 }
 
 /// Runs the command that the process was started with.

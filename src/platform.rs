@@ -114,6 +114,11 @@ impl FileStamp {
         None
     }
 
+    /// Whether both are of one file, changed or not.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// How long ago the file last changed in any way; nothing if that lies ahead.
     pub fn age(&self) -> Option<Duration> {
         let now = i128::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()?;

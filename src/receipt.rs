@@ -98,9 +98,28 @@ impl Outcome {
         Self::Host,
     ];
 
-    /// Whether the request failed. A client that goes away is no error of the function, and neither is the host's own end.
-    pub fn is_error(self) -> bool {
-        !matches!(self, Self::Ok | Self::ClientGone | Self::Shutdown)
+    /// Whether the function failed, or the host. What a client did wrong is no failure of theirs, and neither is a client that
+    /// goes away, nor the host's own end.
+    fn is_failure(self) -> bool {
+        match self {
+            Self::Trap
+            | Self::NoResponse
+            | Self::GuestError
+            | Self::Timeout
+            | Self::CpuLimit
+            | Self::MemoryLimit
+            | Self::Host => true,
+            Self::Ok
+            | Self::NoRoute
+            | Self::NoMethod
+            | Self::Busy
+            | Self::BadRequest
+            | Self::BodyTooLarge
+            | Self::HeadersTooLarge
+            | Self::BodyTimeout
+            | Self::ClientGone
+            | Self::Shutdown => false,
+        }
     }
 
     /// The stable code.
@@ -201,6 +220,12 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Whether the request is an error, wherever errors are counted: its function failed, or its host, be it behind the head,
+    /// or the status is 500 or above, whoever chose it.
+    pub fn is_error(&self) -> bool {
+        self.status >= 500 || self.outcome.is_failure()
+    }
+
     /// Whether the request got as far as having a sandbox.
     pub fn had_sandbox(&self) -> bool {
         !self.phases.cold_start().is_zero()

@@ -19,6 +19,7 @@ pub mod probe;
 pub mod response;
 mod sandbox;
 mod text;
+pub mod trickle;
 mod upload;
 
 pub use meter::Usage;

@@ -17,8 +17,9 @@ use crate::release::deploy::Deployments;
 use crate::runtime::response::Remains;
 use crate::storage::logs::LogStore;
 use http::Version;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 pub use observe::ObserveError;
 use observe::{Finished, Observer};
@@ -107,10 +108,10 @@ impl Host {
         }))
     }
 
-    /// What its functions have done so far, all of which is in the ledger then, and in the log. It may have to wait for a
-    /// disk.
-    pub fn conclude(&self) -> Summary {
-        self.observer.collector.settle();
+    /// What its functions have done, all of which is in the ledger then, and in the log, and told to whoever receives
+    /// traces. It may have to wait for a disk, and a little for that receiver.
+    pub async fn conclude(&self) -> Summary {
+        self.observer.conclude().await;
         if let Some(logs) = &self.logs {
             logs.settle();
         }
@@ -136,7 +137,7 @@ pub fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
 /// How serving came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
-    /// Connections that had to be cut off.
+    /// Connections, and streams of HTTP/2, that had to be cut off.
     pub cut_off: usize,
     /// It ended by itself, because pages could be swapped out and sandboxes not be cleared safely any more.
     pub unsafe_to_go_on: bool,
@@ -188,9 +189,14 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
         host.tasks.spawn(serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone()));
     }
     let _ = drain.send(true);
-    let left = host.tasks.finish_within(host.settings.shutdown_grace).await;
-    host.grace_is_over.store(true, Ordering::Release);
-    Served { cut_off: left.stop().await, unsafe_to_go_on }
+    let cut_off = match host.tasks.finish_within(host.settings.shutdown_grace).await {
+        None => 0,
+        Some(left) => {
+            host.grace_is_over.store(true, Ordering::Release);
+            left.stop().await
+        }
+    };
+    Served { cut_off, unsafe_to_go_on }
 }
 
 /// Whoever the kernel has let in already has been promised an answer. The listener is asked itself, until it has
@@ -339,7 +345,7 @@ impl Peer {
 async fn serve_connection(host: Arc<Host>, stream: TcpStream, ends: Ends, mut draining: watch::Receiver<bool>) {
     let _open = Open::count(&host);
     let header_timeout = host.settings.header_timeout;
-    let builder = connection_builder(header_timeout);
+    let builder = connection_builder(StreamTasks(Arc::clone(&host)), header_timeout);
     let socket = Socket::new(stream, Arc::clone(&host.turns));
     let peer = Arc::new(Peer::new(socket.view(), ends));
     let _last = EndsLate(Arc::clone(&peer));
@@ -450,8 +456,18 @@ fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     }
 }
 
-fn connection_builder(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// Where hyper has the streams of HTTP/2 answered: each is a task, which the host waits for at its end as for any other.
+#[derive(Clone)]
+struct StreamTasks(Arc<Host>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
+    fn execute(&self, stream: F) {
+        self.0.tasks.spawn(stream);
+    }
+}
+
+fn connection_builder(streams: StreamTasks, header_timeout: Duration) -> auto::Builder<StreamTasks> {
+    let mut builder = auto::Builder::new(streams);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(HEAD_BYTES_MAX as usize);
     builder
         .http2()

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 /// The header.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The only flag that version 00 knows.
 const SAMPLED: u8 = 1;
 /// The rightmost bits of a trace id, which are random (W3C Trace Context 2, 3.2.2.3); a part of them is sampled.
@@ -43,8 +44,19 @@ impl TraceContext {
         Self { trace, parent: Some(parent), span, sampled }
     }
 
+    /// Writes it into the headers of its request, and gives what it wrote. State that came without a trace belongs to none
+    /// (3.3: it must not be read then).
+    pub fn mark(self, headers: &mut HeaderMap) -> HeaderValue {
+        if self.parent.is_none() {
+            headers.remove(TRACESTATE);
+        }
+        let traceparent = self.to_header();
+        headers.insert(TRACEPARENT, traceparent.clone());
+        traceparent
+    }
+
     /// As the header has it, with the request's span as the parent.
-    pub fn to_header(self) -> HeaderValue {
+    fn to_header(self) -> HeaderValue {
         let mut text = String::with_capacity(55);
         // Writing to a string cannot fail.
         let _ = write!(text, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled));

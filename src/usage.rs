@@ -32,7 +32,7 @@ pub struct Amounts {
     pub requests: u64,
     /// Those of them that had no sandbox, or that the host failed at: they are not billed.
     pub refused: u64,
-    /// Those of them that did not end well; a client that went away is no error.
+    /// Those of them that are errors ([`Receipt::is_error`]), refused or not.
     pub errors: u64,
     /// CPU time, in nanoseconds.
     pub cpu_nanos: u64,
@@ -78,7 +78,7 @@ impl Amounts {
     #[expect(clippy::cast_precision_loss, reason = "gigabyte-seconds are a sum of products, kept as a double")]
     pub fn of(receipt: &Receipt) -> Self {
         let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let counted = Self { requests: 1, errors: u64::from(receipt.outcome.is_error()), ..Self::default() };
+        let counted = Self { requests: 1, errors: u64::from(receipt.is_error()), ..Self::default() };
         let is_billed = receipt.had_sandbox() && !matches!(receipt.outcome, Outcome::Host | Outcome::Shutdown);
         if !is_billed {
             return Self { refused: 1, ..counted };
@@ -160,7 +160,7 @@ mod tests {
             per_gb_second: 3.0,
             per_gb_out: 1000.0,
         };
-        let refused = Receipt { phases: Phases::default(), outcome: Outcome::Busy, ..receipt() };
+        let refused = Receipt { phases: Phases::default(), outcome: Outcome::Busy, status: 503, ..receipt() };
         let failed = Receipt { outcome: Outcome::Host, ..receipt() };
         for free in [refused, failed] {
             let amounts = Amounts::of(&free);

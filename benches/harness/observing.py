@@ -3,6 +3,8 @@
 import contextlib
 import http.client
 import json
+import math
+import re
 import statistics
 import time
 
@@ -56,28 +58,48 @@ def observing(build):
             "metrics, receipts, usage, logs": host(build, "watch-all", app("watch-all", hello)),
             "and 10% of the traces": host(build, "watch-traces", app("watch-traces", otlp + hello)),
         }
-        tables = []
+        tables, answered = [], 0
         for mode, placement in (("pinned", PINNED), ("shared", SHARED)):
-            tables += rows_of(mode, kinds, placement)
+            rows, traced = rows_of(mode, kinds, placement)
+            tables += rows
+            answered += traced
+    told = require_spans(answered)
     return Table(("mode", "watched", "requests/s", "of nothing watched", "least and most", "CPU µs/request", "of nothing watched"),
                  tables,
                  f"hello 0.2, {CONNECTIONS} connections, {ROUNDS} alternating rounds of {SECONDS} s; ratios are medians of those "
                  "within each round. A receipt for each request goes to stderr (thrown away) where logs are on. The receiver of "
-                 "the traces is `benches/receiver.rs`, on the core of the load.")
+                 f"the traces is `benches/receiver.rs`, on the core of the load; it got the spans of {told:,} of {answered:,} requests.")
+
+
+def require_spans(answered):
+    """How many requests the receiver was told of, which has ended: a tenth of those that were answered, by a lot that falls
+    at random."""
+    said = (servers.LOGS / "receiver.stdout").read_text()
+    told = int(re.search(r"spans of (\d+) requests", said)[1])
+    expected, deviation = answered / 10, math.sqrt(answered * 0.1 * 0.9)
+    if abs(told - expected) > 6 * deviation:
+        raise Failure(f"spans of {told:,} requests came, of {expected:,.0f} that were to be sampled: some were lost")
+    return told
 
 
 def rows_of(mode, kinds, placement):
+    """A row for each kind, and how many requests the one with traces has answered."""
+    counted = lambda: ask(running["and 10% of the traces"], "watch-traces", "/v1/usage")["total"]["requests"]
     found = {kind: [] for kind in kinds}
     running = {}
     with contextlib.ExitStack() as stack:
         for kind, launch in kinds.items():
             running[kind] = stack.enter_context(servers.running(launch, placement))
+        # The ledger has those of other runs as well.
+        counted_before = counted()
+        for kind in kinds:
             measure(running[kind], running[kind].url(), placement, connections=CONNECTIONS, seconds=1)
         for number in range(ROUNDS):
             say(f"{mode}: round {number + 1} of {ROUNDS}")
             for kind in kinds if number % 2 == 0 else reversed(kinds):
                 server = running[kind]
                 found[kind].append(measure(server, server.url(), placement, connections=CONNECTIONS, seconds=SECONDS))
+        traced = counted() - counted_before
     rows = []
     base = found["nothing"]
     for kind, measured in found.items():
@@ -86,7 +108,7 @@ def rows_of(mode, kinds, placement):
         rows.append((mode, kind, f"{statistics.median(each.rate for each in measured):,.0f}", f"{statistics.median(rates):.3f}",
                      f"{min(rates):.3f} to {max(rates):.3f}", f"{statistics.median(each.cpu for each in measured):.1f}",
                      f"{statistics.median(cpu):.3f}"))
-    return rows
+    return rows, traced
 
 
 def accounts(build):

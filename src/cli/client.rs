@@ -1,7 +1,7 @@
 //! The admin API from the other side: what the commands ask a host.
 
 use super::{DEFAULT_FILE, ManifestArgs};
-use crate::api::{PREFIX, ProblemInfo};
+use crate::api::{FunctionFiguresList, PREFIX, ProblemInfo};
 use crate::manifest::{Described, HostConfig, Manifest, ManifestError};
 use crate::names::Name;
 use crate::server::admin::{TOKEN_FILE, TOKEN_VARIABLE};
@@ -145,6 +145,24 @@ impl Client {
     /// Gives it a component.
     pub(super) async fn put(&self, path: &str, body: Bytes) -> anyhow::Result<Answer> {
         self.send(Method::PUT, path, body).await
+    }
+
+    /// Warns of names that no live release has: they may be misspelled, and may also come yet, or have been before.
+    pub(super) async fn warn_of_unknown(&self, app: Option<&Name>, function: Option<&Name>) -> anyhow::Result<()> {
+        if app.is_none() && function.is_none() {
+            return Ok(());
+        }
+        let known: FunctionFiguresList = self.get("/functions").await?;
+        let is = |wanted: Option<&Name>, found: &str| wanted.is_none_or(|wanted| wanted.as_str() == found);
+        let of_app = || known.functions.iter().filter(|one| is(app, &one.app));
+        match (app, function) {
+            (Some(app), _) if of_app().next().is_none() => super::warn(&format!("no app `{app}` is live on the host")),
+            (_, Some(name)) if !of_app().any(|one| is(Some(name), &one.function)) => {
+                super::warn(&format!("no function `{name}` is live on the host"));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Takes something away.

@@ -3,8 +3,10 @@
 use super::client::{self, HostArgs};
 use crate::api::ReceiptInfo;
 use crate::limits::show_nanos;
-use anyhow::Context as _;
+use crate::names::{Name, RequestId};
+use crate::receipt::Outcome;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use std::fmt::Write as _;
 
 /// The width of the bar of phases.
@@ -16,7 +18,8 @@ pub(super) struct ReceiptArgs {
     #[command(flatten)]
     host: HostArgs,
     /// The request: `x-request-id` of its response.
-    id: String,
+    #[arg(value_parser = super::request_id)]
+    id: RequestId,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -28,12 +31,13 @@ pub(super) struct TailArgs {
     #[command(flatten)]
     host: HostArgs,
     /// Of this function alone.
-    name: Option<String>,
+    #[arg(value_parser = Name::new)]
+    name: Option<Name>,
     /// Of this app alone.
-    #[arg(long, value_name = "NAME")]
-    app: Option<String>,
-    /// That end like this alone: `ok`, `trap`, `timeout`, and so on.
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "NAME", value_parser = Name::new)]
+    app: Option<Name>,
+    /// That end like this alone.
+    #[arg(long, value_name = "CODE", value_parser = PossibleValuesParser::new(Outcome::ALL.map(Outcome::as_str)))]
     outcome: Option<String>,
     /// Prints JSON, one object a line.
     #[arg(long)]
@@ -42,10 +46,7 @@ pub(super) struct TailArgs {
 
 pub(super) fn receipt(args: &ReceiptArgs) -> anyhow::Result<()> {
     let client = args.host.client()?;
-    // What is no id is not part of a path either.
-    let id = crate::names::RequestId::parse(&args.id);
-    let id = id.with_context(|| format!("`{}` is no request id: it has 32 hex digits", args.id))?;
-    let receipt: ReceiptInfo = client::block_on(client.get(&format!("/receipts/{id}")))?;
+    let receipt: ReceiptInfo = client::block_on(client.get(&format!("/receipts/{}", args.id)))?;
     super::print(&if args.json { serde_json::to_string_pretty(&receipt)? + "\n" } else { render(&receipt) });
     Ok(())
 }
@@ -53,16 +54,21 @@ pub(super) fn receipt(args: &ReceiptArgs) -> anyhow::Result<()> {
 pub(super) fn tail(args: &TailArgs) -> anyhow::Result<()> {
     let client = args.host.client()?;
     let query = client::query(&[
-        ("app", args.app.as_deref()),
-        ("function", args.name.as_deref()),
+        ("app", args.app.as_ref().map(Name::as_str)),
+        ("function", args.name.as_ref().map(Name::as_str)),
         ("outcome", args.outcome.as_deref()),
     ]);
-    client::block_on(client.follow(&format!("/receipts/tail{query}"), |name, data| match name {
-        "receipt" if args.json => super::print_more(&format!("{data}\n")),
-        "receipt" => super::print_more(&line(&serde_json::from_str(data)?)),
-        "missed" if !args.json => super::print_more(&format!("[{data} requests missed: they came too fast]\n")),
-        _ => Ok(()),
-    }))
+    client::block_on(async {
+        client.warn_of_unknown(args.app.as_ref(), args.name.as_ref()).await?;
+        let path = format!("/receipts/tail{query}");
+        let following = client.follow(&path, |name, data| match name {
+            "receipt" if args.json => super::print_more(&format!("{data}\n")),
+            "receipt" => super::print_more(&line(&serde_json::from_str(data)?)),
+            "missed" if !args.json => super::print_more(&format!("[{data} requests missed: they came too fast]\n")),
+            _ => Ok(()),
+        });
+        following.await
+    })
 }
 
 fn who(receipt: &ReceiptInfo) -> String {

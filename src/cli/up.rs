@@ -184,7 +184,7 @@ async fn serve(
     leave_admin.notify_one();
     admin_api.join_all().await;
     beside.shutdown().await;
-    conclude(&host, served)
+    conclude(&host, served).await
 }
 
 /// Has everything that is to be served ready: what the record has, and the app of functions.toml.
@@ -212,11 +212,11 @@ fn keep_logs(settings: &HostConfig, logging: &Logging) -> anyhow::Result<Option<
     Ok(Some(store))
 }
 
-fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
+async fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
     if served.cut_off > 0 {
-        tracing::warn!(connections = served.cut_off, "the grace was over and not everything had finished");
+        tracing::warn!(cut_off = served.cut_off, "the grace was over and not everything had finished");
     }
-    super::print(&host.conclude().to_string());
+    super::print(&host.conclude().await.to_string());
     ensure!(
         !served.unsafe_to_go_on,
         "swap was turned on, and what one request wrote could have been read by the next; start again, and the host will \

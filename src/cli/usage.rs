@@ -14,7 +14,7 @@ pub(super) struct UsageArgs {
     /// What it is added up by.
     #[arg(long, value_enum, default_value = "function")]
     by: By,
-    /// From this hour on: a date, a time as RFC 3339 has it, or how long ago, such as `24h`.
+    /// From this hour on: a date, a time as RFC 3339 has it, or how long ago, such as `24h` or `30d`.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Before this hour, likewise.

@@ -21,7 +21,7 @@ pub struct FunctionTotals(Mutex<Totals>);
 pub struct Totals {
     /// Requests that reached it.
     pub requests: u64,
-    /// Those of them that failed.
+    /// Those of them that are errors.
     pub errors: u64,
     /// From the first request on that had a sandbox: of many functions, most are never called.
     pub times: Option<Box<Times>>,
@@ -32,6 +32,7 @@ pub struct Totals {
 }
 
 /// What one release of a function has done.
+#[derive(Clone)]
 pub struct ReleaseTotals {
     /// Its number.
     pub release: u64,
@@ -44,6 +45,7 @@ pub struct ReleaseTotals {
 }
 
 /// Of requests that had a sandbox: times in nanoseconds, sizes in bytes.
+#[derive(Clone)]
 pub struct Histograms {
     /// Each phase, in their order.
     pub phases: [Buckets; 5],
@@ -95,7 +97,7 @@ impl FunctionTotals {
 impl Totals {
     fn add(&mut self, receipt: &Receipt) {
         self.requests += 1;
-        self.errors += u64::from(receipt.outcome.is_error());
+        self.errors += u64::from(receipt.is_error());
         // A request that was refused has no cold start to speak of.
         if receipt.had_sandbox()
             && let Some(times) = self.times.take().or_else(Times::new)

@@ -7,6 +7,7 @@
 use super::Release;
 use crate::limits::{Share, show_duration};
 use crate::manifest::{RollbackWhen, Sticky};
+use crate::receipt::Receipt;
 use hdrhistogram::Histogram;
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use sha2::{Digest, Sha256};
@@ -191,16 +192,14 @@ impl Figures {
         Self { piece, began: Instant::now(), pieces: Mutex::default() }
     }
 
-    /// Adds a request, by its status and the time of its handler. A status of 500 and above is an error; 0 is a client that
-    /// went before there was one.
-    pub fn add(&self, status: u16, handler: Duration) {
-        self.add_at(self.began.elapsed(), status, handler);
+    /// Adds a request, if it was answered: its client may have been gone before.
+    pub fn add(&self, receipt: &Receipt) {
+        if receipt.status != 0 {
+            self.add_at(self.began.elapsed(), receipt.is_error(), receipt.phases.handler);
+        }
     }
 
-    fn add_at(&self, at: Duration, status: u16, handler: Duration) {
-        if status == 0 {
-            return;
-        }
+    fn add_at(&self, at: Duration, is_error: bool, handler: Duration) {
         let number = at.as_nanos() / self.piece.as_nanos();
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         if pieces.back().is_none_or(|piece| piece.number < number) {
@@ -211,7 +210,7 @@ impl Figures {
         }
         if let Some(piece) = pieces.back_mut() {
             piece.requests += 1;
-            piece.errors += u64::from(status >= 500);
+            piece.errors += u64::from(is_error);
             if let Some(histogram) = &mut piece.handler {
                 let _ = histogram.record(u64::try_from(handler.as_nanos()).unwrap_or(u64::MAX));
             }
@@ -242,6 +241,7 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receipt::{Outcome, Phases};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -252,7 +252,8 @@ mod tests {
 
     fn add(figures: &Figures, count: u32, status: u16, millis: u64) {
         for _ in 0..count {
-            figures.add(status, Duration::from_millis(millis));
+            let phases = Phases { handler: Duration::from_millis(millis), ..Phases::default() };
+            figures.add(&Receipt { status, phases, ..Receipt::sample() });
         }
     }
 
@@ -291,13 +292,19 @@ mod tests {
     #[test]
     fn a_window_moves_on() {
         let figures = Figures::new(20 * SECOND);
-        figures.add_at(SECOND, 500, SECOND);
-        figures.add_at(15 * SECOND, 200, SECOND);
+        figures.add_at(SECOND, true, SECOND);
+        figures.add_at(15 * SECOND, false, SECOND);
         assert_eq!(figures.read_at(19 * SECOND).requests, 2);
         assert_eq!((figures.read_at(30 * SECOND).requests, figures.read_at(30 * SECOND).errors), (1, 0));
         assert_eq!(figures.read_at(90 * SECOND).requests, 0);
-        figures.add_at(100 * SECOND, 0, SECOND);
-        assert_eq!(figures.read_at(100 * SECOND).requests, 0);
+    }
+
+    #[test]
+    fn what_breaks_off_behind_its_head_is_an_error_and_a_client_that_left_is_no_answer() {
+        let figures = Figures::new(20 * SECOND);
+        figures.add(&Receipt { outcome: Outcome::Trap, ..Receipt::sample() });
+        figures.add(&Receipt { outcome: Outcome::ClientGone, status: 0, ..Receipt::sample() });
+        assert_eq!((figures.read().requests, figures.read().errors), (1, 1));
     }
 
     #[test]

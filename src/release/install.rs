@@ -251,6 +251,12 @@ impl Installer {
         totals.iter().map(|((app, function), totals)| (app.clone(), function.clone(), Arc::clone(totals))).collect()
     }
 
+    /// Forgets what functions of `app` have done but for those of these names. What requests of theirs that are under way
+    /// will add is seen by nobody.
+    pub fn forget_totals(&self, app: &Name, kept: &HashSet<String>) {
+        lock(&self.totals).retain(|(of, function), _| of != app || kept.contains(function.as_str()));
+    }
+
     /// Sandboxes alive now, of how many there may be.
     pub fn sandboxes(&self) -> (u32, u32) {
         (self.settings.concurrency.saturating_sub(self.host_gate.free()), self.settings.concurrency)

@@ -3,13 +3,15 @@
 //! **Invariant:** once a [`Function`] exists, its code was compiled, linked and fitted; a request only makes a store,
 //! instantiates and calls, unless the host has more functions than it keeps mapped (see `code`).
 
-use super::capability;
+use super::capability::outbound::Outbound;
+use super::capability::sockets::Sockets;
 use super::code::{Code, CodeCell, CodeSource, Residents};
 use super::data::FunctionData;
 use super::engine::ClockHandle;
 use super::gate::{Gate, HostGate};
 use super::pool::TABLE_ELEMENTS_MAX;
 use super::response::Streams;
+use super::trickle::Trickle;
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, show_size};
 use crate::names::Name;
@@ -29,6 +31,8 @@ pub struct Function {
     pub limits: Limits,
     /// Its door.
     pub gate: Gate,
+    /// The log lines of requests that did not get through it.
+    pub refusals: Trickle,
     pub(super) body_timeout: Duration,
     residents: Arc<Residents>,
     cell: Arc<CodeCell>,
@@ -38,10 +42,10 @@ pub struct Function {
     pub(super) env: Vec<(String, String)>,
     pub(super) config: Arc<[(String, String)]>,
     pub(super) data: Arc<FunctionData>,
-    pub(super) outbound: capability::outbound::Outbound,
+    pub(super) outbound: Outbound,
     /// Databases by address.
     pub(super) postgres: Arc<AddressPools>,
-    pub(super) sockets: capability::sockets::Sockets,
+    pub(super) sockets: Sockets,
 }
 
 impl Function {
@@ -129,9 +133,13 @@ impl Function {
         }
         let engines = residents.engines();
         let limits = settings.limits;
-        let outbound = capability::outbound::Outbound::new(settings.outbound);
+        let outbound = Outbound::new(settings.app.clone(), settings.name.clone(), settings.outbound);
         Ok(Self {
             gate: Gate::new(host_gate, limits.concurrency, limits.queue, limits.queue_wait),
+            refusals: Trickle::default(),
+            postgres: Arc::new(AddressPools::new(Arc::clone(outbound.grants()))),
+            sockets: Sockets::new(Arc::clone(outbound.grants())),
+            outbound,
             app: settings.app,
             name: settings.name,
             limits,
@@ -144,9 +152,6 @@ impl Function {
             env: settings.env,
             config: settings.config.into(),
             data: settings.data,
-            postgres: Arc::new(AddressPools::new(Arc::clone(outbound.grants()))),
-            sockets: capability::sockets::Sockets::new(Arc::clone(outbound.grants())),
-            outbound,
         })
     }
 }

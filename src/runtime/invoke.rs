@@ -100,10 +100,12 @@ where
     let (parts, body) = request.into_parts();
     let upload = Upload::new(body, function.limits.request_body_bytes, Arc::clone(meter)).boxed_unsync();
     let log = GuestLog::new(function.app.clone(), function.name.clone(), call.request_id);
+    let calls_max = function.limits.outbound_requests;
+    let outbound = function.outbound.hooks(call.request_id, calls_max, call.traceparent.clone());
     let (future, head): (GuestFuture, HeadSource) = match &*code {
         Code::Http02(pre) => {
             let mut sandbox =
-                Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent).map_err(no_sandbox)?;
+                Sandbox::new(function, permit, meter, Stdio::logged(log), outbound).map_err(no_sandbox)?;
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -115,7 +117,7 @@ where
         }
         Code::Http03(pre) => {
             let mut sandbox =
-                Sandbox::new(function, permit, meter, Stdio::logged(log), call.traceparent).map_err(no_sandbox)?;
+                Sandbox::new(function, permit, meter, Stdio::logged(log), outbound).map_err(no_sandbox)?;
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -138,7 +140,7 @@ where
                 env,
                 args: vec![function.name.to_string()],
             };
-            let mut sandbox = Sandbox::new(function, permit, meter, stdio, call.traceparent).map_err(no_sandbox)?;
+            let mut sandbox = Sandbox::new(function, permit, meter, stdio, outbound).map_err(no_sandbox)?;
             let (pre, stdout, meter) = (Arc::clone(pre), pipe.clone(), Arc::clone(meter));
             let run = async move {
                 let result = run_command(&mut sandbox, &pre, stdout, meter).await;

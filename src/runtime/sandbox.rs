@@ -14,7 +14,6 @@ use super::gate::Permit;
 use super::limiter::Limiter;
 use super::meter::Meter;
 use crate::storage::sql::postgres::AddressPools;
-use http::HeaderValue;
 use std::sync::Arc;
 use wasmtime::component::HasData;
 use wasmtime::{Store, UpdateDeadline};
@@ -55,7 +54,7 @@ impl Sandbox {
         permit: Permit,
         meter: &Arc<Meter>,
         stdio: Stdio,
-        traceparent: Option<HeaderValue>,
+        outbound: OutboundHooks,
     ) -> wasmtime::Result<Self> {
         let mut wasi = WasiCtx::builder();
         wasi.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr);
@@ -73,7 +72,7 @@ impl Sandbox {
             wasi: wasi.build(),
             http,
             table,
-            outbound: function.outbound.hooks(function.limits.outbound_requests, traceparent),
+            outbound,
             config: Arc::clone(&function.config),
             data: Arc::clone(&function.data),
             postgres: Arc::clone(&function.postgres),

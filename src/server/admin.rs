@@ -185,7 +185,9 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, stop: impl Future<O
     }
     admin.stopping.store(true, Ordering::Release);
     let _ = stop_connections.send(true);
-    tasks.finish_within(STOP_TIME).await.stop().await;
+    if let Some(left) = tasks.finish_within(STOP_TIME).await {
+        left.stop().await;
+    }
 }
 
 /// Runs `work` on a thread where it may block, to its end, whether its client waits or not.

@@ -9,7 +9,6 @@ use crate::receipt::Outcome;
 use crate::release::Route;
 use crate::release::routes::RouteError;
 use crate::runtime::invoke::{self, Call, Measure};
-use crate::trace::TRACEPARENT;
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
@@ -49,10 +48,7 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     observed.admitted(measure.clone());
     found.route.mark(request.headers_mut(), &found.params);
     let mut call = target.apply(&mut request, &peer, observed.request_id(), found.route);
-    if let Some(traceparent) = observed.traceparent() {
-        request.headers_mut().insert(TRACEPARENT, traceparent.clone());
-        call.traceparent = Some(traceparent);
-    }
+    call.traceparent = observed.mark_trace(request.headers_mut());
     let bodiless = respond::sends_no_body(request.method());
     match invoke::invoke(function, permit, &measure, request, call).await {
         Ok(response) => respond::answer(observed, response, bodiless, close),

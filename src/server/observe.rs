@@ -4,6 +4,7 @@
 //! dropped is one whose client went away.
 
 mod collector;
+mod exporter;
 pub(super) mod metrics;
 mod recent;
 mod spans;
@@ -16,17 +17,20 @@ use crate::names::RequestId;
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
 use crate::release::canary::{Canary, Figures, Lot};
+use crate::runtime::gate::Refused;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::invoke::Measure;
 use crate::runtime::response::{GuestBody, Rest};
+use crate::runtime::trickle::LeftOut;
 use crate::storage::ledger::{Ledger, LedgerError};
 use crate::trace::TraceContext;
 use collector::{Collector, Ended};
+use exporter::Exporter;
 use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Method, Request, StatusCode, Version};
-use spans::Spans;
-use std::sync::Arc;
+use spans::{Spans, Traced};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,6 +44,7 @@ pub(super) struct Observer {
     /// The part of the traces begun here that is recorded; nothing, if none are told.
     trace_sample: Option<Share>,
     pub(super) collector: Collector,
+    exporter: Mutex<Option<Exporter>>,
 }
 
 /// Why a host cannot observe.
@@ -60,15 +65,32 @@ impl Observer {
     pub(super) fn new(settings: &HostConfig, receipts: Option<ReceiptSink>) -> Result<Self, ObserveError> {
         let observe = &settings.observe;
         let ledger = observe.usage.then(|| Ledger::open(&settings.state, observe.usage_days)).transpose()?;
-        let spans = observe.otlp.as_ref().map(|receiver| {
-            Spans::start(receiver).map_err(|error| ObserveError::Spans(receiver.clone(), error.to_string()))
+        let exporting = observe.otlp.as_ref().map(|receiver| {
+            exporter::start(receiver).map_err(|error| ObserveError::Spans(receiver.clone(), error.to_string()))
         });
-        let spans = spans.transpose()?;
+        let (queue, exporter) = exporting.transpose()?.unzip();
+        let spans = queue.map(Spans::new);
         Ok(Self {
             server_timing: settings.server_timing,
             trace_sample: spans.is_some().then_some(observe.otlp_sample),
             collector: Collector::start(observe, receipts, ledger, spans).map_err(ObserveError::Thread)?,
+            exporter: Mutex::new(exporter),
         })
+    }
+
+    /// Has everything told that has ended by now: to the ledger, and to the receiver of spans, which gets no more after
+    /// that. It may have to wait for a disk, and a little for the receiver.
+    pub(super) async fn conclude(&self) {
+        self.collector.settle();
+        let requests = self.collector.unwritten();
+        if requests > 0 {
+            tracing::error!(requests, "the host ends, and usage of these requests is not in the ledger");
+        }
+        self.collector.close_spans();
+        let exporter = self.exporter.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(exporter) = exporter {
+            exporter.finish().await;
+        }
     }
 }
 
@@ -79,6 +101,8 @@ struct Observed {
     host: Arc<Host>,
     request_id: RequestId,
     trace: Option<TraceContext>,
+    /// Only if its trace is recorded.
+    traced: Option<Box<Traced>>,
     method: Method,
     began: Instant,
     route: Option<Arc<Route>>,
@@ -104,6 +128,7 @@ impl Observation {
             host,
             request_id,
             trace,
+            traced: trace.filter(|trace| trace.sampled).map(|_| Box::new(Traced::of_path(request.uri().path()))),
             method: bounded(request.method()),
             began: Instant::now(),
             route: None,
@@ -122,9 +147,14 @@ impl Observation {
         self.0.as_ref().map(|observed| observed.request_id).unwrap_or_default()
     }
 
-    /// What the guest, and whom it calls, are told of the request's trace.
-    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
-        self.0.as_ref()?.trace.map(TraceContext::to_header)
+    pub(super) fn method(&self) -> Option<&Method> {
+        self.0.as_ref().map(|observed| &observed.method)
+    }
+
+    /// Writes the request's trace, where traces are told, into the headers that the guest will see. Whom it calls are told
+    /// what this gives.
+    pub(super) fn mark_trace(&self, headers: &mut HeaderMap) -> Option<HeaderValue> {
+        self.0.as_ref()?.trace.map(|trace| trace.mark(headers))
     }
 
     pub(super) fn function_name(&self) -> Option<&str> {
@@ -201,6 +231,16 @@ impl Observation {
         tracing::warn!(request_id = %observed.request_id, app, function, release, code, "{error}");
     }
 
+    /// Logs why there was no permit. There may be any number of those that are refused, so not each has a line.
+    pub(super) fn log_refusal(&self, refused: Refused) {
+        let Some(observed) = &self.0 else { return };
+        let Some(route) = &observed.route else { return };
+        let Some(LeftOut(left_out)) = route.function.refusals.admit() else { return };
+        let (app, function, release) = (route.app.as_str(), route.function.name.as_str(), route.release);
+        let code = Outcome::Busy.as_str();
+        tracing::info!(request_id = %observed.request_id, app, function, release, code, left_out, "{refused}");
+    }
+
     /// The body breaks off. HTTP/1.1 and later have an end that will be missing; HTTP/1.0 ends a body of unknown length
     /// with the connection, and can tell only by a reset.
     pub(super) fn cut(&self) {
@@ -247,9 +287,6 @@ impl Observation {
         let usage = observed.measure.as_ref().map(Measure::usage).unwrap_or_default();
         let route = observed.route.as_deref();
         let phases = observed.phases(ended_at);
-        if let Some(figures) = &observed.figures {
-            figures.add(observed.status, phases.handler);
-        }
         let receipt = Receipt {
             request_id: observed.request_id,
             ended: SystemTime::now(),
@@ -267,9 +304,16 @@ impl Observation {
             bytes_out: observed.bytes_out,
             method: observed.method,
         };
+        if let Some(figures) = &observed.figures {
+            figures.add(&receipt);
+        }
+        let traced = observed.traced.map(|mut traced| {
+            traced.route = route.map(|route| route.pattern.path().into());
+            traced
+        });
         observed.peer.answering.fetch_sub(1, Ordering::Relaxed);
         let totals = route.map(|route| Arc::clone(&route.totals));
-        observed.host.observer.collector.take(Ended { receipt, totals });
+        observed.host.observer.collector.take(Ended { receipt, totals, traced });
     }
 
     fn note(&mut self, change: impl FnOnce(&mut Observed)) {

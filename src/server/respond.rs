@@ -79,7 +79,7 @@ pub(super) fn busy(
     queue_wait: Duration,
     close: bool,
 ) -> Response<ResponseBody> {
-    tracing::debug!(request_id = %observed.request_id(), "{refused}");
+    observed.log_refusal(refused);
     let mut headers = HeaderMap::new();
     let seconds = queue_wait.as_secs() + u64::from(queue_wait.subsec_nanos() > 0);
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -106,13 +106,17 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
         request_id: observed.request_id().encode(&mut id),
     };
     // Strings and numbers cannot fail to become JSON.
-    let body = serde_json::to_vec(&body).unwrap_or_default();
+    let mut body = serde_json::to_vec(&body).unwrap_or_default();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if close || matches!(outcome, Outcome::BodyTooLarge | Outcome::BodyTimeout) {
         // The rest of an upload that nobody wants is not read either.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     observed.sign(&mut headers);
+    if observed.method().is_some_and(sends_no_body) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        body.clear();
+    }
     observed.add_bytes_out(body.len() as u64);
     observed.end(outcome);
     let mut response = Response::new(ResponseBody::of(body));

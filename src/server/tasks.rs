@@ -1,4 +1,4 @@
-//! Work that is not part of waiting for something: connections, and guests that work on after their response.
+//! Work that is not part of waiting for something: connections, streams of HTTP/2, and guests that work on after their response.
 //!
 //! **Invariant:** every spawned task belongs to a [`Tasks`], which stops them all when it is dropped.
 
@@ -25,32 +25,46 @@ impl Tasks {
         tasks.spawn(task);
     }
 
-    /// Waits until all have ended, at most for `grace`; hands over those that have not.
-    pub(super) async fn finish_within(&self, grace: Duration) -> Left {
+    /// Waits until all have ended, at most for `grace`; hands over those that have not, if there are any.
+    pub(super) async fn finish_within(&self, grace: Duration) -> Option<Left<'_>> {
         let deadline = tokio::time::Instant::now() + grace;
         // A connection that ends may leave a guest's last work behind, so it is asked until nothing is left.
         loop {
-            let mut tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut tasks = self.take();
             if tasks.is_empty() {
-                return Left(tasks);
+                return None;
             }
             let all = async { while tasks.join_next().await.is_some() {} };
             if tokio::time::timeout_at(deadline, all).await.is_err() {
-                return Left(tasks);
+                return Some(Left { tasks: self, waited_for: tasks });
             }
         }
     }
+
+    fn take(&self) -> JoinSet<()> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
-/// Tasks that outlasted their grace.
-pub(super) struct Left(JoinSet<()>);
+/// Tasks that outlasted their grace, and those that came meanwhile.
+pub(super) struct Left<'t> {
+    tasks: &'t Tasks,
+    waited_for: JoinSet<()>,
+}
 
-impl Left {
+impl Left<'_> {
     /// Stops them, and says how many there were.
-    pub(super) async fn stop(mut self) -> usize {
-        let left = self.0.len();
-        self.0.shutdown().await;
-        left
+    pub(super) async fn stop(self) -> usize {
+        let mut tasks = self.waited_for;
+        let mut stopped = 0;
+        // What a task leaves behind when it is stopped is stopped as well.
+        while !tasks.is_empty() {
+            while tasks.try_join_next().is_some() {}
+            stopped += tasks.len();
+            tasks.shutdown().await;
+            tasks = self.tasks.take();
+        }
+        stopped
     }
 }
 
@@ -64,9 +78,12 @@ mod tests {
         let tasks = Arc::new(Tasks::default());
         let inner = Arc::clone(&tasks);
         tasks.spawn(async move { inner.spawn(tokio::time::sleep(Duration::from_millis(20))) });
-        assert_eq!(tasks.finish_within(Duration::from_secs(5)).await.stop().await, 0);
+        assert!(tasks.finish_within(Duration::from_secs(5)).await.is_none());
         tasks.spawn(std::future::pending());
         tasks.spawn(async {});
-        assert_eq!(tasks.finish_within(Duration::from_millis(20)).await.stop().await, 1);
+        let left = tasks.finish_within(Duration::from_millis(20)).await.unwrap();
+        // One that came while the others were waited for.
+        tasks.spawn(std::future::pending());
+        assert_eq!(left.stop().await, 2);
     }
 }

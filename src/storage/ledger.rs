@@ -1,12 +1,12 @@
 //! The ledger of usage: what each release of each function has used, by hour.
 //!
 //! Owns `usage.db` in the state folder. Amounts are only ever added, to the hour in which their requests ended; hours that
-//! are over are not written again, but for the last requests of a host that is on its way out. **Invariant:** what
-//! [`Ledger::add`] was given is counted once: a batch whose commit failed is looked for, by its number, before it is tried
-//! again. A host that is killed loses what it had not added yet.
+//! are over are not written again, but for the last requests of a host that is on its way out. One that is damaged is moved
+//! aside, whenever that shows, and another begun. **Invariant:** what [`Ledger::add`] was given is counted once: a batch whose
+//! commit failed is looked for, by its number, before it is tried again. A host that is killed loses what it had not added yet.
 
 use super::sqlite::{self, Layout, Refusal, from_sql, to_sql};
-use crate::platform;
+use crate::platform::{self, FileStamp};
 use crate::usage::{Account, Amounts, HOUR_SECONDS};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use std::collections::HashMap;
@@ -33,7 +33,10 @@ CREATE TABLE usage (
 CREATE TABLE writers (id TEXT PRIMARY KEY, batch INTEGER NOT NULL, hour INTEGER NOT NULL) STRICT;
 ";
 
-const LAYOUT: Layout = Layout { version: 1, schema: SCHEMA, checked: false };
+const LAYOUT: Layout = Layout { version: 1, schema: SCHEMA, checked: true };
+/// The largest ledger that is looked through when it is opened, which takes some tenths of a second. Of a larger one, a damaged
+/// page shows when it is read or written.
+const CHECKED_BYTES_MAX: u64 = 64 << 20;
 const HOURS_PER_DAY: u64 = 24;
 
 const ADD: &str = "
@@ -136,7 +139,10 @@ pub struct Sum {
 /// The ledger, open to be added to.
 pub struct Ledger {
     file: PathBuf,
-    connection: Connection,
+    /// Nothing, where it could not be opened again.
+    connection: Option<Connection>,
+    /// What the file was when it was opened.
+    opened: Option<FileStamp>,
     /// Whose batches these are: this process's, among those that may write at the same time.
     writer: String,
     /// The number of the last batch.
@@ -153,9 +159,9 @@ impl Ledger {
     /// away, and another begun: what is used from now on is not lost with it.
     pub fn open(state: &Path, keep_days: u32) -> Result<Self, LedgerError> {
         let file = state.join("usage.db");
-        let connection = connect(&file)?;
+        let (connection, opened) = (Some(connect(&file)?), stamp(&file));
         let writer = platform::random_hex().map_err(|cause| LedgerError::Damaged { file: file.clone(), cause })?;
-        Ok(Self { file, connection, writer, batch: 0, unsettled: None, keep_days, forgotten: 0 })
+        Ok(Self { file, connection, opened, writer, batch: 0, unsettled: None, keep_days, forgotten: 0 })
     }
 
     /// Where it is.
@@ -163,30 +169,58 @@ impl Ledger {
         &self.file
     }
 
-    /// Adds `amounts`, and takes them out of there. If that fails, they are kept, and added with the next.
+    /// Adds `amounts`, and takes them out of there. If that fails, they are kept, and added with the next. If the ledger turns
+    /// out to be damaged, they are added to another.
     pub fn add(&mut self, amounts: &mut HashMap<Account, Amounts>) -> Result<(), LedgerError> {
-        let added = self.settle(amounts).and_then(|()| {
-            if amounts.is_empty() {
-                return Ok(());
-            }
-            self.batch += 1;
-            let batch = std::mem::take(amounts);
-            let written = self.write(&batch);
-            if written.is_err() {
-                self.unsettled = Some(batch);
-            }
-            written
-        });
-        added.or_else(|cause| self.recover(cause))
+        let mut added = self.try_add(amounts);
+        if let Err(LedgerError::Sqlite { cause, .. }) = &added
+            && sqlite::is_damage(cause)
+        {
+            self.replace()?;
+            added = self.try_add(amounts);
+        }
+        added
+    }
+
+    /// Requests that it was given, and that may not be in.
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled.iter().flatten().map(|(_, amounts)| amounts.requests).sum()
+    }
+
+    fn try_add(&mut self, amounts: &mut HashMap<Account, Amounts>) -> Result<(), LedgerError> {
+        let mut connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let connection = connect(&self.file)?;
+            self.opened = stamp(&self.file);
+            connection
+        };
+        let added = self.add_to(&mut connection, amounts);
+        self.connection = Some(connection);
+        added.map_err(|cause| LedgerError::Sqlite { file: self.file.clone(), cause })
+    }
+
+    fn add_to(&mut self, connection: &mut Connection, amounts: &mut HashMap<Account, Amounts>) -> rusqlite::Result<()> {
+        self.settle(connection, amounts)?;
+        if amounts.is_empty() {
+            return Ok(());
+        }
+        self.batch += 1;
+        let batch = std::mem::take(amounts);
+        let written = self.write(connection, &batch);
+        if written.is_err() {
+            self.unsettled = Some(batch);
+        }
+        written
     }
 
     /// Finds out whether the last batch is in after all; if not, it is among `amounts` again.
-    fn settle(&mut self, amounts: &mut HashMap<Account, Amounts>) -> rusqlite::Result<()> {
+    fn settle(&mut self, connection: &Connection, amounts: &mut HashMap<Account, Amounts>) -> rusqlite::Result<()> {
         if self.unsettled.is_none() {
             return Ok(());
         }
         let query = "SELECT batch FROM writers WHERE id = ?1";
-        let last: Option<i64> = self.connection.query_row(query, [&self.writer], |row| row.get(0)).optional()?;
+        let last: Option<i64> = connection.query_row(query, [&self.writer], |row| row.get(0)).optional()?;
         let is_in = last.is_some_and(|last| from_sql(last) >= self.batch);
         for (account, amount) in self.unsettled.take().into_iter().flatten().filter(|_| !is_in) {
             amounts.entry(account).or_default().add(&amount);
@@ -194,9 +228,9 @@ impl Ledger {
         Ok(())
     }
 
-    fn write(&mut self, batch: &HashMap<Account, Amounts>) -> rusqlite::Result<()> {
+    fn write(&mut self, connection: &mut Connection, batch: &HashMap<Account, Amounts>) -> rusqlite::Result<()> {
         let now = this_hour();
-        let transaction = self.connection.transaction()?;
+        let transaction = connection.transaction()?;
         {
             let mut add = transaction.prepare(ADD)?;
             for (account, amounts) in batch {
@@ -230,12 +264,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// A database that turns out to be damaged while it is written is replaced, as one that is damaged at the start.
-    fn recover(&mut self, cause: rusqlite::Error) -> Result<(), LedgerError> {
-        if sqlite::is_damage(&cause) {
-            self.connection = connect(&self.file)?;
-        }
-        Err(LedgerError::Sqlite { file: self.file.clone(), cause })
+    /// Moves a ledger out of the way that turned out to be damaged, unless another host has done so: one that hands over, or
+    /// the one that took over.
+    fn replace(&mut self) -> Result<(), LedgerError> {
+        // Closed first: on its way out it removes the log beside it, by its name.
+        self.connection = None;
+        let is_another = stamp(&self.file).zip(self.opened).is_some_and(|(now, then)| !now.is_same_file(&then));
+        if is_another { Ok(()) } else { set_aside(&self.file) }
     }
 
     /// What there is from `since` to `until`, in hours, added up: in the order of apps and functions, or of hours. The ledger
@@ -260,20 +295,17 @@ pub fn this_hour() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / HOUR_SECONDS)
 }
 
+fn stamp(file: &Path) -> Option<FileStamp> {
+    std::fs::metadata(file).ok().and_then(|metadata| FileStamp::of(&metadata))
+}
+
 fn connect(file: &Path) -> Result<Connection, LedgerError> {
-    let connected = match sqlite::connect(file, &LAYOUT, |_| Ok(())) {
+    let checked = std::fs::metadata(file).is_ok_and(|metadata| metadata.len() <= CHECKED_BYTES_MAX);
+    let layout = Layout { checked, ..LAYOUT };
+    let connected = match sqlite::connect(file, &layout, |_| Ok(())) {
         Err(refusal) if refusal.is_damage() => {
-            let aside = file.with_extension(format!("damaged-{}", platform::unix_seconds()));
-            tracing::error!(
-                file = %file.display(), kept = %aside.display(),
-                "the ledger of usage is damaged; it is kept aside, and another is begun"
-            );
-            std::fs::rename(file, aside).map_err(|cause| LedgerError::Damaged { file: file.to_owned(), cause })?;
-            // What was under way in the damaged one belongs to it.
-            for name in ["db-wal", "db-shm"] {
-                let _ = std::fs::remove_file(file.with_extension(name));
-            }
-            sqlite::connect(file, &LAYOUT, |_| Ok(()))
+            set_aside(file)?;
+            sqlite::connect(file, &layout, |_| Ok(()))
         }
         connected => connected,
     };
@@ -282,6 +314,22 @@ fn connect(file: &Path) -> Result<Connection, LedgerError> {
         Refusal::Gone => LedgerError::Damaged { file: file.to_owned(), cause: std::io::ErrorKind::NotFound.into() },
         Refusal::Sqlite(cause) => LedgerError::Sqlite { file: file.to_owned(), cause },
     })
+}
+
+/// Moves a damaged ledger out of the way, and with it the log of what was under way in it.
+fn set_aside(file: &Path) -> Result<(), LedgerError> {
+    // There may be another of the same second.
+    let aside = file.with_extension(format!("damaged-{}-{:08x}", platform::unix_seconds(), fastrand::u32(..)));
+    tracing::error!(
+        file = %file.display(), kept = %aside.display(),
+        "the ledger of usage is damaged; it is kept aside, and another is begun"
+    );
+    std::fs::rename(file, &aside).map_err(|cause| LedgerError::Damaged { file: file.to_owned(), cause })?;
+    let beside = |file: &Path, suffix: &str| PathBuf::from(format!("{}{suffix}", file.display()));
+    // Neither need be there.
+    let _ = std::fs::rename(beside(file, "-wal"), beside(&aside, "-wal"));
+    let _ = std::fs::remove_file(beside(file, "-shm"));
+    Ok(())
 }
 
 /// Forgets what is older than `keep_days`, and writers of yesterday.
@@ -372,12 +420,13 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(state.path(), 400).unwrap();
         let now = this_hour();
-        ledger.connection.busy_timeout(std::time::Duration::from_millis(1)).unwrap();
+        ledger.connection.as_ref().unwrap().busy_timeout(std::time::Duration::from_millis(1)).unwrap();
         let other = Connection::open(ledger.file()).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let mut waiting = amounts(&[(account(now, "a", 1), 1)]);
         assert!(ledger.add(&mut waiting).is_err());
         assert!(waiting.is_empty(), "the ledger has them");
+        assert_eq!(ledger.unsettled(), 1);
         assert!(ledger.add(&mut amounts(&[(account(now, "a", 1), 5)])).is_err());
         other.execute_batch("ROLLBACK").unwrap();
         ledger.add(&mut amounts(&[(account(now, "a", 1), 10)])).unwrap();

@@ -1,16 +1,17 @@
 //! Log lines that are kept: the latest of them, in the state folder, and found again.
 //!
 //! Owns the folder `logs`: files of JSON lines, named by when they were begun and by whom. The oldest is removed when all
-//! together pass the bound. Not in `SQLite`: a guest may print a hundred thousand lines a second, each is written once and
+//! together would pass the bound. Not in `SQLite`: a guest may print a hundred thousand lines a second, each is written once and
 //! most are never read, and a bound in bytes is a file that is removed. **Invariant:** nobody waits for the disk: lines are
 //! written by a thread of their own, and what is more than it can take is dropped, and counted.
 
 mod find;
 
-pub use find::{LogQuery, QueryError};
+pub use find::{LIMIT_MAX, LogQuery, QueryError};
 
 use crate::api::LogLine;
 use crate::platform;
+use find::Mark;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -38,6 +39,8 @@ pub struct LogStore {
 
 struct Shared {
     folder: PathBuf,
+    /// What the names of its files end with, and no other process's do.
+    suffix: String,
     bytes_max: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -55,6 +58,8 @@ struct State {
     /// How many lines there ever were, and how many of them are written, or given up.
     lines: u64,
     written: u64,
+    /// Where the last of those that are written ends.
+    mark: Option<Mark>,
 }
 
 /// Where somebody who follows the log stands.
@@ -66,7 +71,8 @@ impl LogStore {
     pub fn open(state: &Path, bytes_max: u64) -> io::Result<Self> {
         let folder = state.join("logs");
         platform::create_private_folder(&folder)?;
-        let shared = Arc::new(Shared { folder, bytes_max, state: Mutex::default(), changed: Condvar::new() });
+        let suffix = format!("-{:08x}.jsonl", fastrand::u32(..));
+        let shared = Arc::new(Shared { folder, suffix, bytes_max, state: Mutex::default(), changed: Condvar::new() });
         let writer = Arc::clone(&shared);
         let thread = thread::Builder::new().name("kept-log".to_owned()).spawn(move || writer.write_out())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -88,10 +94,11 @@ impl LogStore {
         }
     }
 
-    /// The last lines that `query` asks for, in their order, and where to go on from there.
+    /// The last lines that `query` asks for, in their order, and where to go on from there: what is written meanwhile comes
+    /// behind that, and is not among them.
     pub fn find(&self, query: &LogQuery) -> io::Result<(Vec<LogLine>, Cursor)> {
-        let cursor = self.shared.settle();
-        Ok((find::last(&self.shared.folder, query)?, cursor))
+        let (cursor, mark) = self.shared.settle();
+        Ok((find::last(&self.shared.folder, query, (&self.shared.suffix, mark.as_ref()))?, cursor))
     }
 
     /// Waits until all lines that there are have been written.
@@ -104,14 +111,15 @@ impl LogStore {
         Cursor(self.shared.lock().lines)
     }
 
-    /// Lines since `cursor`, which goes on to the last of them, and how many were missed: they came too fast.
-    pub fn follow(&self, cursor: &mut Cursor) -> (Vec<Arc<str>>, u64) {
+    /// The next lines since `cursor`, which goes on to the last of them, `lines_max` at the most; and how many were missed:
+    /// they came too fast.
+    pub fn follow(&self, cursor: &mut Cursor, lines_max: usize) -> (Vec<Arc<str>>, u64) {
         let state = self.shared.lock();
         let oldest = state.lines - state.recent.len() as u64;
         let missed = oldest.saturating_sub(cursor.0);
         let known = usize::try_from(cursor.0.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        let lines = state.recent.iter().skip(known).cloned().collect();
-        cursor.0 = state.lines;
+        let lines: Vec<Arc<str>> = state.recent.iter().skip(known).take(lines_max).cloned().collect();
+        cursor.0 = cursor.0.max(oldest) + lines.len() as u64;
         (lines, missed)
     }
 }
@@ -148,15 +156,15 @@ impl Shared {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until what there is now is written.
-    fn settle(&self) -> Cursor {
+    /// Waits until what there is now is written; what is written then, and where that ends.
+    fn settle(&self) -> (Cursor, Option<Mark>) {
         let mut state = self.lock();
-        let cursor = Cursor(state.lines);
+        let lines = state.lines;
         // Not until nothing waits: while a guest prints without a pause, that would be never.
-        while state.written < cursor.0 && !state.stopping {
+        while state.written < lines && !state.stopping {
             state = self.wait(state);
         }
-        cursor
+        (Cursor(state.written), state.mark.clone())
     }
 
     /// What the thread does: writes until it is to stop and nothing waits.
@@ -182,7 +190,10 @@ impl Shared {
             let taken = state.lines;
             drop(state);
             let written = self.write(&mut file, &batch);
-            self.lock().written = taken;
+            let mut state = self.lock();
+            state.written = taken;
+            state.mark = file.mark();
+            drop(state);
             self.changed.notify_all();
             batch.clear();
             // Told where it can be read: on stderr.
@@ -195,15 +206,26 @@ impl Shared {
         }
     }
 
-    fn write(&self, file: &mut LogFile, batch: &[u8]) -> io::Result<()> {
-        if file.handle.is_none() || file.bytes >= self.file_bytes_max() {
-            *file = LogFile::create(&self.folder)?;
-            self.remove_oldest()?;
-        }
-        if let Some(handle) = &mut file.handle {
-            file.bytes += batch.len() as u64;
-            // One that cannot be written to now may be full for ever.
-            handle.write_all(batch).inspect_err(|_| file.bytes = u64::MAX)?;
+    /// Writes lines, as many into each file as it may have.
+    fn write(&self, file: &mut LogFile, mut lines: &[u8]) -> io::Result<()> {
+        while !lines.is_empty() {
+            let room = self.file_bytes_max().saturating_sub(file.bytes);
+            let mut fitting = whole_lines(lines, usize::try_from(room).unwrap_or(usize::MAX));
+            if file.handle.is_none() || fitting.is_empty() {
+                *file = LogFile::create(&self.folder, &self.suffix)?;
+                fitting = whole_lines(lines, usize::try_from(self.file_bytes_max()).unwrap_or(usize::MAX));
+                if fitting.is_empty() {
+                    // A line that is longer than a file may be has one of its own.
+                    fitting = lines.split_inclusive(|byte| *byte == b'\n').next().unwrap_or(lines);
+                }
+                self.remove_oldest(self.file_bytes_max().max(fitting.len() as u64))?;
+            }
+            if let Some(handle) = &mut file.handle {
+                file.bytes += fitting.len() as u64;
+                // One that cannot be written to now may be full for ever.
+                handle.write_all(fitting).inspect_err(|_| file.bytes = u64::MAX)?;
+            }
+            lines = lines.get(fitting.len()..).unwrap_or_default();
         }
         Ok(())
     }
@@ -212,12 +234,12 @@ impl Shared {
         (self.bytes_max / FILES).min(FILE_BYTES_MAX)
     }
 
-    /// Makes room for one more file.
-    fn remove_oldest(&self) -> io::Result<()> {
+    /// Makes room for one more file, of `wanted` bytes.
+    fn remove_oldest(&self, wanted: u64) -> io::Result<()> {
         let files = find::files(&self.folder)?;
         let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
         for file in &files {
-            if bytes + self.file_bytes_max() <= self.bytes_max {
+            if bytes + wanted <= self.bytes_max {
                 break;
             }
             // Another host, to which this one hands over, may have removed it.
@@ -232,23 +254,32 @@ impl Shared {
 #[derive(Default)]
 struct LogFile {
     handle: Option<File>,
+    name: String,
     bytes: u64,
 }
 
 impl LogFile {
     /// A new one, whose name sorts behind those that there are.
-    fn create(folder: &Path) -> io::Result<Self> {
-        let name = format!(
-            "{}-{:08x}.jsonl",
-            humantime::format_rfc3339_micros(std::time::SystemTime::now()),
-            fastrand::u32(..)
-        );
+    fn create(folder: &Path, suffix: &str) -> io::Result<Self> {
+        let name = format!("{}{suffix}", humantime::format_rfc3339_micros(std::time::SystemTime::now()));
         let mut options = File::options();
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let handle = options.append(true).create_new(true).open(folder.join(name))?;
-        Ok(Self { handle: Some(handle), bytes: 0 })
+        let handle = options.append(true).create_new(true).open(folder.join(&name))?;
+        Ok(Self { handle: Some(handle), name, bytes: 0 })
     }
+
+    /// Where it ends; nothing, where there is none.
+    fn mark(&self) -> Option<Mark> {
+        self.handle.as_ref().map(|_| Mark { name: self.name.clone(), bytes: self.bytes })
+    }
+}
+
+/// As many lines from the front as `bytes_max` bytes hold.
+fn whole_lines(lines: &[u8], bytes_max: usize) -> &[u8] {
+    let front = lines.get(..bytes_max).unwrap_or(lines);
+    let end = front.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    front.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -301,12 +332,25 @@ mod tests {
         let (found, mut cursor) = store.find(&all()).unwrap();
         assert_eq!(found.len(), 1);
         (1..4).for_each(|number| store.append(&line(number)));
-        let (lines, missed) = store.follow(&mut cursor);
+        let (lines, missed) = store.follow(&mut cursor, 10_000);
         assert_eq!((lines.len(), missed), (3, 0));
-        assert_eq!(store.follow(&mut cursor).0.len(), 0);
+        assert_eq!(store.follow(&mut cursor, 10_000).0.len(), 0);
         (0..5000).for_each(|number| store.append(&line(number)));
-        let (lines, missed) = store.follow(&mut cursor);
+        let (lines, missed) = store.follow(&mut cursor, 10_000);
         assert_eq!((lines.len() as u64 + missed, missed), (5000, 5000 - 4096));
+    }
+
+    #[test]
+    fn a_batch_larger_than_a_file_is_cut_and_no_file_is_larger_than_it_may_be() {
+        let state = tempfile::tempdir().unwrap();
+        let store = LogStore::open(state.path(), 1 << 20).unwrap();
+        (0..30_000).for_each(|number| store.append(&line(number)));
+        store.append(&line(30_000).replace("xxx", &"y".repeat(3 << 10)));
+        let (found, _) = store.find(&all()).unwrap();
+        assert!(found.last().unwrap().message.starts_with("30000 "));
+        let sizes: Vec<u64> = find::files(&state.path().join("logs")).unwrap().iter().map(|file| file.bytes).collect();
+        assert!(sizes.iter().sum::<u64>() <= 1 << 20, "{sizes:?}");
+        assert!(sizes.iter().all(|bytes| *bytes <= 110 << 10), "{sizes:?}");
     }
 
     #[test]

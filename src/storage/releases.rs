@@ -237,6 +237,14 @@ impl Releases {
         })
     }
 
+    /// The names of the functions of all releases of `app`.
+    pub fn functions(&self, app: &Name) -> Result<HashSet<String>, RecordError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare("SELECT DISTINCT name FROM functions WHERE app = ?1")?;
+            statement.query_map([app.as_str()], |row| row.get(0))?.collect()
+        })
+    }
+
     /// The number that the next release of `app` will have: one more than any that it has had.
     pub fn next_number(&self, app: &Name) -> Result<u64, RecordError> {
         self.read(|connection| {

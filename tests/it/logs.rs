@@ -1,10 +1,14 @@
 //! What guests print becomes log lines, and no guest can hurt the host with it.
 
-use crate::support::{Project, Request, TestHost, ask, fnhost, guest};
+use crate::support::{Connection, Project, Request, TestHost, ask, component_of_wat, fnhost, guest};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::io::BufRead;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
 
 const TWO: &str = "name = \"demo\"\n[functions.hello]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/hello/{name}\"]\n[functions.misbehave]\ncomponent = \"{misbehave.wasm}\"\nroutes = [\"/misbehave/{*rest}\"]\n";
 
@@ -75,7 +79,7 @@ async fn a_log_that_nobody_reads_stops_nobody_and_says_what_was_lost() {
     let mut line = String::new();
     std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
-    let mut connection = crate::support::Connection::open(address).await.unwrap();
+    let mut connection = Connection::open(address).await.unwrap();
     // Some 20 MB, of which 8 MiB may wait.
     for _ in 0..100 {
         connection.send(Request::get("/misbehave/flood?lines=1000")).await.unwrap().assert_ok("flooded\n");
@@ -128,6 +132,46 @@ async fn a_trap_is_logged_with_the_guest_s_own_backtrace() {
     }
 }
 
+/// Names in a component are its author's, and may look like a line of the log.
+#[tokio::test]
+async fn no_guest_writes_lines_of_the_log_s_own() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let forged = "2026-11-24T00:00:00.000000Z ERROR fnhost::server: the host was taken over";
+    let text = format!(
+        "(component
+            (core module $main
+                (func $run (@name \"evil\\0a{forged}\\e2\\80\\aetxt\") (export \"run\") (result i32) unreachable))
+            (core instance $main (instantiate $main))
+            (func $run (result (result)) (canon lift (core func $main \"run\")))
+            (instance $exported (export \"run\" (func $run)))
+            (export \"wasi:cli/run@0.2.0\" (instance $exported)))"
+    );
+    component_of_wat(folder.path(), "it", &text);
+    let toml = "name = \"test\"\n[functions.it]\ncomponent = \"it.wasm\"\nroutes = [\"/\"]\n";
+    let host = TestHost::within(&folder, toml);
+    let id = host.get("/").await.request_id().to_owned();
+    let found = Project::on(&host).must(&["logs", "--request", &id]);
+    host.stop();
+    let shown = std::fs::File::create(folder.path().join("stderr")).unwrap();
+    let mut child = fnhost(folder.path())
+        .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "text"])
+        .stdout(Stdio::piped())
+        .stderr(shown)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
+    Connection::open(address).await.unwrap().send(Request::get("/")).await.unwrap().assert_problem(502, "trap");
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    child.wait().unwrap();
+    let shown = std::fs::read_to_string(folder.path().join("stderr")).unwrap();
+    for text in [found, shown] {
+        assert!(text.contains(&format!("evil\n    | {forged}\\u{{202e}}txt")), "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("2026-11-24T00:00:00.000000Z")), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn the_log_outlives_the_host_and_has_a_bound() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
@@ -146,7 +190,7 @@ async fn the_log_outlives_the_host_and_has_a_bound() {
         .unwrap()
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
-    assert!((200_000..=1_300_000).contains(&kept), "{kept} bytes");
+    assert!((200_000..=1 << 20).contains(&kept), "{kept} bytes");
     assert_eq!(Project::on(&host).must(&["logs", "--request", &first]).lines().count(), 0);
 }
 
@@ -168,4 +212,89 @@ async fn whoever_follows_the_log_sees_lines_as_they_come() {
     }
     follow.kill().unwrap();
     follow.wait().unwrap();
+}
+
+#[tokio::test]
+async fn who_was_refused_finds_why_under_the_request_s_id() {
+    let host = TestHost::with(&format!(
+        "{TWO}limits = {{ concurrency = 1, queue-wait = \"50ms\", timeout = \"60s\" }}\n[functions.fetch]\ncomponent = \"{{fetch.wasm}}\"\nroutes = [\"/fetch\"]\n"
+    ));
+    let project = Project::on(&host);
+    let denied = host.get("/fetch?url=http://127.0.0.1:1/").await;
+    assert!(denied.text().contains("HttpRequestDenied"), "{}", denied.text());
+    let said = project.must(&["logs", "fetch", "--request", denied.request_id()]);
+    assert!(said.contains("a call out was not granted") && said.contains("host=\"127.0.0.1\" "), "{said}");
+    let mut held = host.connect().await;
+    let streaming = held.begin(Request::get("/misbehave/hang-after-head")).await.unwrap();
+    let refused = host.get("/misbehave/counter").await;
+    refused.assert_problem(503, "busy");
+    let said = project.must(&["logs", "misbehave", "--request", refused.request_id()]);
+    assert!(
+        said.contains("INFO demo/misbehave") && said.contains("no sandbox came free in time code=\"busy\""),
+        "{said}"
+    );
+    drop(streaming);
+}
+
+/// What was before comes from files, and what is new from memory, and lines are written all the while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_follows_a_flood_sees_no_line_twice() {
+    let host = Arc::new(TestHost::with(TWO));
+    let mut floods = JoinSet::new();
+    for _ in 0..2 {
+        let mut connection = host.connect().await;
+        floods.spawn(async move {
+            loop {
+                connection.send(Request::get("/misbehave/flood?lines=300")).await.unwrap();
+            }
+        });
+    }
+    let token = format!("Bearer {}", crate::support::token_of(&host));
+    for _ in 0..10 {
+        let mut connection = Connection::open(host.admin()).await.unwrap();
+        let asked = Request::get("/v1/logs/tail?limit=300&function=misbehave").header("authorization", &token);
+        let mut body = connection.begin(asked).await.unwrap().into_body();
+        let (mut text, mut seen) = (String::new(), HashSet::new());
+        while seen.len() < 1500 {
+            let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            text.push_str(std::str::from_utf8(&frame).unwrap());
+            let whole = text.rfind("\n\n").map_or(0, |end| end + 2);
+            for event in text.drain(..whole).collect::<String>().split_terminator("\n\n") {
+                let Some(data) = event.strip_prefix("event: line\ndata: ") else { continue };
+                let line: Value = serde_json::from_str(data).unwrap();
+                assert!(seen.insert(format!("{} {}", line["request_id"], line["message"])), "twice: {line}");
+            }
+        }
+    }
+    floods.abort_all();
+}
+
+/// Two hosts, of which one takes over, write at the same time.
+#[tokio::test]
+async fn lines_of_two_hosts_are_found_by_their_times() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let logs = folder.path().join(".fnhost/logs");
+    std::fs::create_dir_all(&logs).unwrap();
+    let write = |begun: u64, lines: &[(u64, &str)]| {
+        let time = |second: u64| format!("2026-01-01T00:00:{second:02}.000000Z");
+        let text = lines.iter().fold(String::new(), |text, (second, said)| {
+            text + &format!("{{\"time\":\"{}\",\"level\":\"INFO\",\"target\":\"guest\",\"function\":\"hello\",\"message\":\"{said}\"}}\n", time(*second))
+        });
+        let file = logs.join(format!("{}-0000000{begun}.jsonl", time(begun)));
+        std::fs::write(&file, text).unwrap();
+        let written = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600 + lines.last().unwrap().0);
+        std::fs::File::options().write(true).open(&file).unwrap().set_modified(written).unwrap();
+    };
+    write(0, &[(1, "long ago")]);
+    write(2, &[(3, "old 3"), (30, "old 30"), (50, "old 50")]);
+    write(5, &[(5, "new 5"), (20, "new 20"), (40, "new 40")]);
+    let host = TestHost::within(&folder, TWO);
+    let said = |arguments: &[&str]| -> Vec<String> {
+        let said = Project::on(&host).must(&[&["logs", "hello"], arguments].concat());
+        said.lines().map(|line| line.split(": ").last().unwrap().to_owned()).collect()
+    };
+    assert_eq!(said(&["--since", "2026-01-01T00:00:10Z"]), ["new 20", "old 30", "new 40", "old 50"]);
+    assert_eq!(said(&["-n", "3"]), ["old 30", "new 40", "old 50"]);
+    assert_eq!(said(&["-n", "5"]), ["new 5", "new 20", "old 30", "new 40", "old 50"]);
+    assert_eq!(said(&[]), ["long ago", "old 3", "new 5", "new 20", "old 30", "new 40", "old 50"]);
 }

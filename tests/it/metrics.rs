@@ -4,6 +4,7 @@ use crate::support::{Request, TestHost, ask, ask_openly, project, skipped};
 use serde_json::Value;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use tokio::task::JoinSet;
 
 /// The samples, as `prometheus-client` of `PyPI` reads them: `[family, type, sample, labels, value]` each. Its parser of
 /// `OpenMetrics` refuses what is not in order.
@@ -139,6 +140,56 @@ async fn each_release_has_its_own_series_and_old_ones_go() {
         .map(|line| line.split("release=\"").nth(1).unwrap().split('"').next().unwrap())
         .collect();
     assert_eq!(releases, ["3", "4", "5", "6"]);
+}
+
+/// Metrics are of what there is, or may be again: a function that no kept release has is gone from them.
+#[tokio::test]
+async fn what_was_removed_has_no_series_any_more() {
+    use crate::support::{Project, bare_host, hello};
+    let host = bare_host();
+    let (one, other) = (Project::on(&host), Project::on(&host));
+    one.deploy(&hello("one", "Hello"));
+    other.deploy(&hello("other", "Hello"));
+    for path in ["/one/you", "/other/you"] {
+        host.get_entered(path).await;
+    }
+    let lines = async |app: &str| {
+        let text = ask(&host, Request::get("/metrics")).await.text();
+        text.lines().filter(|line| line.contains(&format!("app=\"{app}\""))).count()
+    };
+    assert!(lines("one").await > 100);
+    one.must(&["remove", "one"]);
+    assert_eq!(lines("one").await, 0);
+    assert!(lines("other").await > 100);
+    // What comes under the name again begins anew.
+    one.deploy(&hello("one", "Hello"));
+    host.get_entered("/one/you").await;
+    let text = ask(&host, Request::get("/metrics")).await.text();
+    let counted = text.lines().find(|line| line.starts_with("fnhost_requests_total{app=\"one\"")).unwrap();
+    assert!(counted.ends_with(" 1"), "{counted}");
+}
+
+/// All figures of one answer are of the same requests, however many come meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_at_once_agrees() {
+    let host = TestHost::with(TWO);
+    let mut clients = JoinSet::new();
+    for _ in 0..4 {
+        let mut connection = host.connect().await;
+        clients.spawn(async move { while connection.send(Request::get("/hello/you")).await.is_ok() {} });
+    }
+    host.get_entered("/hello/you").await;
+    for _ in 0..30 {
+        let text = ask(&host, Request::get("/metrics")).await.text();
+        let value = |start: &str| {
+            let line = text.lines().find(|line| line.starts_with(start)).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        let requests = value("fnhost_requests_total{");
+        assert_eq!(value("fnhost_outcomes_total{"), requests);
+        assert_eq!(value("fnhost_cold_start_seconds_count{"), requests);
+        assert_eq!(value("fnhost_response_body_bytes_count{"), requests);
+    }
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ const LEFT: &[&str] = &[
     "SELECT set_config('probe.secret', 's3cret', false)",
     "CREATE TEMP TABLE secret AS SELECT 's3cret' AS a",
     "CREATE TEMP TABLE t (a int)\nSELECT a FROM t",
-    "CREATE FUNCTION Redis::secret() RETURNS text LANGUAGE sql AS $$ SELECT 's3cret' $$",
+    "CREATE FUNCTION pg_temp.secret() RETURNS text LANGUAGE sql AS $$ SELECT 's3cret' $$",
     "SELECT pg_advisory_lock(7)",
     "LISTEN secret",
     "DECLARE secret CURSOR WITH HOLD FOR SELECT 's3cret'",
@@ -120,7 +120,7 @@ const LEFT: &[&str] = &[
 /// One row, the same for whoever sees nothing of another.
 const SEEN: &str = "SELECT coalesce(current_setting('probe.secret', true), ''), \
     to_regclass('pg_temp.secret') IS NULL, \
-    to_regprocedure('Redis::secret()') IS NULL, \
+    to_regprocedure('pg_temp.secret()') IS NULL, \
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), \
     (SELECT count(*) FROM pg_listening_channels()), \
     (SELECT count(*) FROM pg_cursors WHERE is_holdable), \

@@ -32,9 +32,12 @@ async fn a_receipt_that_is_not_there_is_an_error_that_says_so() {
     let said = project.run(&["receipt", &"0".repeat(32)]);
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("(no_receipt)"), "{}", said.stderr);
-    assert!(project.run(&["receipt", "../../apps"]).stderr.contains("no request id"));
+    let said = project.run(&["receipt", "../../apps"]);
+    assert!(said.code == Some(2) && said.stderr.contains("no request id"), "{}", said.stderr);
     ask(&host, Request::get("/v1/receipts/xyz")).await.assert_refused(400, "bad_request_id");
     ask(&host, Request::get("/v1/receipts?colour=red")).await.assert_refused(400, "bad_request");
+    ask(&host, Request::get("/v1/receipts?outcome=bogus")).await.assert_refused(400, "bad_request");
+    ask(&host, Request::get("/v1/receipts/tail?outcome=bogus")).await.assert_refused(400, "bad_request");
 }
 
 #[tokio::test]
@@ -50,6 +53,19 @@ async fn only_the_latest_receipts_are_kept() {
     let kept: Vec<&str> =
         list["receipts"].as_array().unwrap().iter().map(|one| one["request_id"].as_str().unwrap()).collect();
     assert_eq!(kept, ids[2..]);
+}
+
+#[tokio::test]
+async fn a_failure_that_is_told_without_a_body_has_sent_no_bytes() {
+    let host = TestHost::of_guest("misbehave", "");
+    for path in ["/misbehave/trap", "/misbehave/silent"] {
+        let whole = host.get(path).await;
+        let head = host.send(Request::new(http::Method::HEAD, path)).await;
+        assert_eq!((head.status, head.body.len()), (whole.status, 0));
+        assert_eq!(head.header("content-length"), whole.body.len().to_string());
+        assert_eq!(host.receipt(head.request_id())["bytes_out"], 0);
+        assert_eq!(host.receipt(whole.request_id())["bytes_out"], whole.body.len());
+    }
 }
 
 /// A method is a token of the client's own making, and receipts are kept by the thousand.
@@ -101,6 +117,58 @@ async fn tail_has_a_line_for_each_request_as_it_ends() {
         command.kill().unwrap();
         command.wait().unwrap();
     }
+}
+
+/// What cannot be meant is refused, with what could be; what is not there may come.
+#[tokio::test]
+async fn a_question_that_nothing_could_answer_is_told() {
+    let host = TestHost::of_guest("hello", "");
+    let project = Project::on(&host);
+    let refused = [
+        (&["tail", "--outcome", "bogus"][..], "no_route"),
+        (&["tail", "No_Name"], "a name is made of"),
+        (&["logs", "--request", "xyz"], "32 hex digits"),
+        (&["logs", "-n", "10001"], "1..=10000"),
+    ];
+    for (words, would_do) in refused {
+        let said = project.run(words);
+        assert!(said.code == Some(2) && said.stderr.contains(would_do), "{words:?}: {}", said.stderr);
+    }
+    let warned = [
+        (&["logs", "nosuch"][..], "warning: no function `nosuch` is live on the host\n"),
+        (&["logs", "guest", "--app", "nosuch"], "warning: no app `nosuch` is live on the host\n"),
+        (&["logs", "guest", "--app", "test"], ""),
+    ];
+    for (words, warning) in warned {
+        let said = project.run(words);
+        assert_eq!((said.code, said.stderr.as_str()), (Some(0), warning), "{words:?}");
+    }
+    let mut tail = project.command(&["tail", "nosuch"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(tail.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert_eq!(told, "warning: no function `nosuch` is live on the host\n");
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+}
+
+/// Of many, those that are asked for are found, however long ago they were.
+#[tokio::test]
+async fn receipts_are_looked_for_among_all_that_are_kept() {
+    let host = TestHost::of_guest("hello", "");
+    let mut connection = host.connect().await;
+    let first = connection.send(Request::new(http::Method::PUT, "/x")).await.unwrap().request_id().to_owned();
+    let mut last = String::new();
+    for _ in 0..2500 {
+        last = connection.send(Request::get("/x")).await.unwrap().request_id().to_owned();
+    }
+    host.receipt(&last);
+    let found = ask(&host, Request::get("/v1/receipts?text=PUT")).await.json();
+    assert_eq!((found["receipts"].as_array().unwrap().len(), &found["receipts"][0]["request_id"]), (1, &first.into()));
+    let found = ask(&host, Request::get("/v1/receipts?limit=2200")).await.json();
+    let ids: Vec<&str> =
+        found["receipts"].as_array().unwrap().iter().map(|one| one["request_id"].as_str().unwrap()).collect();
+    assert_eq!((ids.len(), ids[2199]), (2200, last.as_str()));
+    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 2200);
 }
 
 /// `tail | head -1` ends well, and so does a tail whose host ends.

@@ -1,6 +1,9 @@
 //! SIGTERM: no request is lost, and the host ends with 0.
 
-use crate::support::{Connection, Request, TestHost};
+use crate::support::{Connection, Request, TestHost, wait_for};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -61,6 +64,35 @@ async fn requests_that_outlast_the_grace_are_cut() {
     let finished = host.finish();
     assert_eq!(finished.code, Some(0));
     assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(20));
+}
+
+/// Streams of HTTP/2 are waited for as connections are: nothing was cut off, so nothing is said to have been.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_a_client_that_leaves_while_the_host_ends_are_not_the_host_s_doing() {
+    const STREAMS: usize = 100;
+    let host = TestHost::of_guest("misbehave", "limits = { timeout = \"60s\" }");
+    let stream = tokio::net::TcpStream::connect(host.address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..STREAMS {
+        let request = http::Request::get("http://a/misbehave/hang-after-head").body(Empty::<Bytes>::new()).unwrap();
+        answers.push(sender.send_request(request).await.unwrap());
+    }
+    host.terminate();
+    // Nobody new is let in: it is on its way out.
+    wait_for("the port is closed", || std::net::TcpStream::connect(host.address()).is_err().then_some(()));
+    connection.abort();
+    let _ = connection.await;
+    drop(answers);
+    let receipts = || host.log_lines().into_iter().filter(|line| line["target"] == "receipt").collect::<Vec<_>>();
+    wait_for("all have their receipts", || (receipts().len() == STREAMS).then_some(()));
+    for receipt in receipts() {
+        assert_eq!(receipt["outcome"], "client_gone", "{receipt}");
+    }
+    assert!(!host.log_lines().iter().any(|line| line["message"].to_string().contains("the grace was over")));
+    assert_eq!(host.finish().code, Some(0));
 }
 
 #[tokio::test]

@@ -32,10 +32,11 @@ async fn usage_is_added_up_and_costs_what_the_tariff_says() {
         used["rows"].as_array().unwrap().iter().find(|row| row["function"] == function).unwrap().clone()
     };
     let echo = row("echo");
-    assert_eq!((&echo["requests"], &echo["refused"], &echo["errors"]), (&4.into(), &1.into(), &1.into()), "{echo}");
+    assert_eq!((&echo["requests"], &echo["refused"], &echo["errors"]), (&4.into(), &1.into(), &0.into()), "{echo}");
     assert_eq!((&echo["bytes_in"], &echo["bytes_out"]), (&3000.into(), &3000.into()));
     assert_eq!((&row("misbehave")["requests"], &row("misbehave")["refused"]), (&1.into(), &0.into()));
-    assert_eq!((&row("")["requests"], &row("")["refused"]), (&1.into(), &1.into()));
+    let unrouted = row("");
+    assert_eq!((&unrouted["requests"], &unrouted["refused"], &unrouted["errors"]), (&1.into(), &1.into(), &0.into()));
     // The sum of the receipts, to the last digit that is told.
     let receipts: Vec<Value> = ids.iter().map(|id| host.receipt(id)).collect();
     let sum = |of: &dyn Fn(&Value) -> f64| receipts.iter().map(of).sum::<f64>();
@@ -55,6 +56,28 @@ async fn usage_is_added_up_and_costs_what_the_tariff_says() {
     assert_eq!(row("")["cost"], 0.0);
     assert_eq!(used["currency"], "EUR");
     assert_eq!(used["total"]["requests"], 6);
+}
+
+/// One definition, wherever errors are counted: the function failed, or the host, or somebody answered 500 or above.
+#[tokio::test]
+async fn errors_are_the_function_s_or_the_host_s_and_not_the_client_s() {
+    let host = TestHost::of_guest("misbehave", "limits = { request-body = \"1 KiB\" }");
+    for path in ["trap", "status?code=500", "status?code=503", "status?code=404", "counter"] {
+        host.get_entered(&format!("/misbehave/{path}")).await;
+    }
+    let large = host.send(Request::post("/misbehave/counter", "x".repeat(2000))).await;
+    host.receipt(large.request_id());
+    let mut connection = host.connect().await;
+    let broken = connection.begin(Request::get("/misbehave/panic-in-mid-stream")).await.unwrap();
+    let id = broken.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert!(http_body_util::BodyExt::collect(broken.into_body()).await.is_err());
+    host.receipt(&id);
+    let total = &usage(&host, "").await["total"];
+    assert_eq!((&total["requests"], &total["refused"], &total["errors"]), (&7.into(), &1.into(), &4.into()), "{total}");
+    // And so it is in the table on exit.
+    let table = host.stop().stdout;
+    let line = table.lines().find(|line| line.contains("guest ")).unwrap();
+    assert_eq!(line.split_whitespace().skip(1).take(2).collect::<Vec<_>>(), ["7", "4"], "{table}");
 }
 
 #[tokio::test]
@@ -85,7 +108,11 @@ async fn usage_is_shown_by_function_app_release_and_hour_as_a_table_csv_and_json
     let later: Value =
         serde_json::from_str(&one.must(&["usage", "--since", "2999-01-01", "--format", "json"])).unwrap();
     assert_eq!(later["total"]["requests"], 0);
+    for since in ["720h", "30d", "52w"] {
+        assert!(one.must(&["usage", "--since", since]).contains("one/hello"), "{since}");
+    }
     assert!(one.run(&["usage", "--since", "yesterday"]).stderr.contains("no time"));
+    assert!(one.run(&["usage", "--since", "99999d"]).stderr.contains("too far back"));
     ask(&host, Request::get("/v1/usage?by=colour")).await.assert_refused(400, "bad_request");
     ask(&host, Request::get("/v1/usage?since=yesterday")).await.assert_refused(400, "bad_request");
 }
@@ -113,6 +140,62 @@ async fn usage_outlives_the_host_and_goes_on() {
     host.get_entered("/app/you").await.assert_ok("Hello, you!\n");
     assert_eq!(usage(&host, "").await["total"]["requests"], 1);
     host.logged(|line| line["message"].as_str().is_some_and(|text| text.contains("another is begun")));
+}
+
+/// The head of the file is whole, so that it opens well; what it has of usage is not.
+#[tokio::test]
+async fn a_ledger_with_a_damaged_page_is_kept_aside_and_another_begun() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let toml = "name = \"test\"\n[functions.guest]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/{*rest}\"]\n";
+    let file = folder.path().join(".fnhost/usage.db");
+    let damage = || {
+        let ledger = rusqlite::Connection::open(&file).unwrap();
+        let page: u32 = ledger.pragma_query_value(None, "page_size", |row| row.get(0)).unwrap();
+        // What is in the log beside it would be read from there.
+        ledger.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        let whole = std::fs::File::options().write(true).open(&file).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&whole, &vec![7; page as usize], page.into()).unwrap();
+    };
+    let asides = || {
+        let names = std::fs::read_dir(folder.path().join(".fnhost")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("usage.damaged-") && !name.ends_with("-wal")).count()
+    };
+    let begun = |line: &Value| line["message"].as_str().is_some_and(|text| text.contains("another is begun"));
+    // While it is written.
+    let host = TestHost::within(&folder, toml);
+    host.get_entered("/x").await;
+    assert_eq!(usage(&host, "").await["total"]["requests"], 1);
+    damage();
+    host.get_entered("/x").await;
+    host.logged(begun);
+    assert_eq!((&usage(&host, "").await["total"]["requests"], asides()), (&1.into(), 1));
+    host.stop();
+    // While nobody has it.
+    damage();
+    let host = TestHost::within(&folder, toml);
+    host.logged(begun);
+    assert_eq!((&usage(&host, "").await["total"]["requests"], asides()), (&0.into(), 2));
+    host.get_entered("/x").await;
+    host.stop();
+    let host = TestHost::within(&folder, toml);
+    assert_eq!(usage(&host, "").await["total"]["requests"], 1);
+    assert_eq!(ask(&host, Request::get("/v1/status")).await.json()["warnings"].as_array().map_or(0, Vec::len), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_ledger_at_the_end_is_told() {
+    let host = TestHost::of_guest("hello", "");
+    host.get_entered("/x").await;
+    assert_eq!(usage(&host, "").await["total"]["requests"], 1);
+    let other = rusqlite::Connection::open(host.folder().path().join(".fnhost/usage.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    host.get_entered("/x").await;
+    host.get_entered("/x").await;
+    host.terminate();
+    host.logged(|line| line["level"] == "ERROR" && line["requests"] == 2);
+    drop(other);
+    assert_eq!(host.finish().code, Some(0));
 }
 
 #[tokio::test]

@@ -162,6 +162,7 @@ impl Deployments {
         self.record.add(number, &new.record(app), pointers, &notes, replaces)?;
         for replaced in replaces {
             self.live.replace(replaced, None);
+            self.installer.forget_totals(replaced, &HashSet::new());
             tracing::info!(app = replaced.as_str(), now = app.as_str(), "the app of this file has another name now");
         }
         self.live.replace(app, Some(serving));
@@ -265,6 +266,7 @@ impl Deployments {
             return Err(DeployError::NoApp(app.clone()));
         }
         self.live.replace(app, None);
+        self.installer.forget_totals(app, &HashSet::new());
         drop(changing);
         lock(&self.warnings).remove(app);
         tracing::info!(app = app.as_str(), "removed");
@@ -274,11 +276,12 @@ impl Deployments {
 
     /// Lets go of what no kept release needs. That it could not be done is no reason for a deploy to fail.
     fn forget_old(&self, app: &Name) {
-        let forgotten = self.record.prune(app, self.keep_releases).and_then(|_| self.record.components());
-        match forgotten {
-            Ok(used) => {
+        let forgotten = self.record.prune(app, self.keep_releases);
+        match forgotten.and_then(|_| Ok((self.record.components()?, self.record.functions(app)?))) {
+            Ok((used, functions)) => {
                 self.installer.prune(&used);
                 self.components.prune(&used.into_iter().map(|(digest, _)| digest).collect());
+                self.installer.forget_totals(app, &functions);
             }
             Err(error) => tracing::warn!(%error, "old releases could not be removed"),
         }

@@ -5,6 +5,9 @@
 //! so that none is ever used on another function's grant.
 
 use crate::grants::{OutboundGrants, Scheme};
+use crate::names::{Name, RequestId};
+use crate::runtime::text::printable;
+use crate::runtime::trickle::{LeftOut, Trickle};
 use crate::trace::TRACEPARENT;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri};
@@ -35,6 +38,8 @@ const IDLE_PER_HOST_MAX: usize = 32;
 const BODY_CHUNK_BYTES: usize = 64 << 10;
 /// How long a call that is over takes in what its guest still uploads, and throws it away.
 const LINGER_TIME: Duration = Duration::from_millis(100);
+/// The most bytes of a host's name that are logged (RFC 1035, 2.3.4).
+const SHOWN_HOST_BYTES_MAX: usize = 255;
 
 type PooledClient = Client<HttpsConnector<GrantedConnector>, WasiBody>;
 
@@ -50,33 +55,56 @@ static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
 });
 
 /// What a function calls out with. Its connections are made at the first call.
-pub(in crate::runtime) struct Outbound {
+pub(in crate::runtime) struct Outbound(Arc<Caller>);
+
+struct Caller {
+    app: Name,
+    function: Name,
     grants: Arc<OutboundGrants>,
-    client: Arc<OnceLock<PooledClient>>,
+    client: OnceLock<PooledClient>,
+    /// The log lines of calls that were not granted.
+    denials: Trickle,
 }
 
 impl Outbound {
-    pub(in crate::runtime) fn new(grants: OutboundGrants) -> Self {
-        Self { grants: Arc::new(grants), client: Arc::default() }
+    pub(in crate::runtime) fn new(app: Name, function: Name, grants: OutboundGrants) -> Self {
+        let (grants, client) = (Arc::new(grants), OnceLock::new());
+        Self(Arc::new(Caller { app, function, grants, client, denials: Trickle::default() }))
     }
 
     /// Whom the function may call.
     pub(in crate::runtime) fn grants(&self) -> &Arc<OutboundGrants> {
-        &self.grants
+        &self.0.grants
     }
 
     /// One request's use of it: at most `requests_max` calls, which belong to the trace of `traceparent` unless the guest
     /// says otherwise.
-    pub(in crate::runtime) fn hooks(&self, requests_max: u32, traceparent: Option<HeaderValue>) -> OutboundHooks {
-        let (grants, client) = (Arc::clone(&self.grants), Arc::clone(&self.client));
-        OutboundHooks { grants, client, left: requests_max, traceparent }
+    pub(in crate::runtime) fn hooks(
+        &self,
+        request_id: RequestId,
+        requests_max: u32,
+        traceparent: Option<HeaderValue>,
+    ) -> OutboundHooks {
+        OutboundHooks { caller: Arc::clone(&self.0), request_id, left: requests_max, traceparent }
+    }
+}
+
+impl Caller {
+    /// Logs that a call to `uri` was not granted: the guest may keep it to itself.
+    fn log_denial(&self, request_id: RequestId, uri: &Uri) {
+        let Some(LeftOut(left_out)) = self.denials.admit() else { return };
+        let (app, function) = (self.app.as_str(), self.function.as_str());
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let host = printable(uri.host().unwrap_or_default().as_bytes(), SHOWN_HOST_BYTES_MAX);
+        let port = uri.port_u16();
+        tracing::info!(%request_id, app, function, scheme, host, port, left_out, "a call out was not granted");
     }
 }
 
 /// What stands between one sandbox and the network.
 pub(in crate::runtime) struct OutboundHooks {
-    grants: Arc<OutboundGrants>,
-    client: Arc<OnceLock<PooledClient>>,
+    caller: Arc<Caller>,
+    request_id: RequestId,
     left: u32,
     traceparent: Option<HeaderValue>,
 }
@@ -114,8 +142,16 @@ impl WasiHttpHooks for OutboundHooks {
             return Box::new(async { Err(error) });
         }
         self.left -= 1;
-        let client = self.client.get_or_init(|| client(&self.grants)).clone();
-        Box::new(send(client, request, options.unwrap_or_default()))
+        let client = self.caller.client.get_or_init(|| client(&self.caller.grants)).clone();
+        let (caller, request_id, uri) = (Arc::clone(&self.caller), self.request_id, request.uri().clone());
+        Box::new(async move {
+            let sent = send(client, request, options.unwrap_or_default()).await;
+            // What its name leads to was not.
+            if matches!(sent, Err(Error::HttpRequestDenied)) {
+                caller.log_denial(request_id, &uri);
+            }
+            sent
+        })
     }
 }
 
@@ -125,8 +161,8 @@ impl OutboundHooks {
         if request.method() == Method::CONNECT {
             return Err(Error::HttpRequestMethodInvalid);
         }
-        if !self.grants.allow_host(scheme, host, port) {
-            tracing::debug!(%scheme, host, port, "a call out was not granted");
+        if !self.caller.grants.allow_host(scheme, host, port) {
+            self.caller.log_denial(self.request_id, request.uri());
             return Err(Error::HttpRequestDenied);
         }
         if self.left == 0 {

@@ -36,7 +36,6 @@ pub struct ConnectionBuilder {
 const TRUSTED_MAX: usize = 8;
 const TRUSTED_BYTES_MAX: usize = 64 << 10;
 const TOO_MANY: &str = "too many connections and other things are open";
-const BUSY: &str = "another statement of this connection is not done yet";
 
 impl DataView<'_> {
     /// Opens a database. Says why not in words: the interfaces have but one case for that.
@@ -68,7 +67,7 @@ impl DataView<'_> {
 impl Connection {
     /// For a call during which the guest does nothing else: one that has the session already could not go on either.
     fn now(&self) -> Result<MutexGuard<'_, Session>, PostgresError> {
-        self.0.try_lock().map_err(|_| PostgresError::Lost(format!(" for now: {BUSY}")))
+        self.0.try_lock().map_err(|_| PostgresError::Busy)
     }
 
     async fn query(&self, statement: &str, parameters: &[Value]) -> Result<Rows, PostgresError> {
@@ -97,7 +96,8 @@ fn told(error: &PostgresError) -> Told {
         | PostgresError::Lost(_) => Told::ConnectionFailed,
         PostgresError::ParameterCount { .. } | PostgresError::Parameter { .. } => Told::BadParameter,
         PostgresError::Value { .. } => Told::ValueConversionFailed,
-        PostgresError::Copy
+        PostgresError::Busy
+        | PostgresError::Copy
         | PostgresError::StatementTooLarge
         | PostgresError::ResultTooLarge
         | PostgresError::Server(_) => Told::QueryFailed,

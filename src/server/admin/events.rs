@@ -51,6 +51,11 @@ impl Events {
         self.add(name, &serde_json::to_string(value).unwrap_or_default());
     }
 
+    /// Adds what was made elsewhere.
+    pub(super) fn append(&mut self, others: &Self) {
+        self.0.push_str(&others.0);
+    }
+
     /// Adds how much was missed, if anything was.
     pub(super) fn add_missed(&mut self, missed: u64) {
         if missed > 0 {

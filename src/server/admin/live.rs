@@ -37,25 +37,37 @@ pub(super) async fn live(State(admin): State<Arc<Admin>>) -> Result<Response, Pr
         return Err(Problem::Off("metrics are", "metrics"));
     }
     let host = Arc::clone(&admin.host);
-    let mut bounds_told = false;
-    let (mut last_tick, mut last_now) = (0, 0);
+    // Minutes of a thousand functions are some megabytes: too much to write where requests are served.
+    let first = blocking(move || {
+        let (mut events, mut last_tick) = (Events::default(), 0);
+        events.add_json("bounds", &TIME_BOUNDS);
+        add_ticks(&mut events, &host, &mut last_tick, platform::unix_seconds());
+        Ok((events, last_tick, host))
+    });
+    let (first, mut last_tick, host) = first.await?;
+    let (mut first, mut last_now) = (Some(first), 0);
     Ok(events::answer(admin, LOOK_INTERVAL, move |events: &mut Events| {
-        if !std::mem::replace(&mut bounds_told, true) {
-            events.add_json("bounds", &TIME_BOUNDS);
+        if let Some(first) = first.take() {
+            events.append(&first);
         }
         let second = platform::unix_seconds();
         if second == last_now {
             return;
         }
         last_now = second;
-        host.observer.collector.read(|books| {
-            for tick in books.ticks.since(last_tick, second) {
-                last_tick = tick.second;
-                events.add_json("tick", tick);
-            }
-        });
+        add_ticks(events, &host, &mut last_tick, second);
         events.add_json("now", &now(&host, second));
     }))
+}
+
+/// Adds the seconds behind `last`, which goes on to the last of them, that are over by the second `now`.
+fn add_ticks(events: &mut Events, host: &Host, last: &mut u64, now: u64) {
+    // Taken under the lock, and written behind it.
+    let ticks: Vec<Arc<_>> = host.observer.collector.read(|books| books.ticks.since(*last, now).cloned().collect());
+    for tick in ticks {
+        *last = tick.second;
+        events.add_json("tick", &*tick);
+    }
 }
 
 fn now(host: &Host, second: u64) -> Now {

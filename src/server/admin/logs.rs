@@ -4,8 +4,8 @@ use super::events::{self, Events};
 use super::problem::Problem;
 use super::releases::ok;
 use super::{Admin, QueryOf, blocking, query};
-use crate::api::LogList;
-use crate::storage::logs::{LogQuery, LogStore};
+use crate::api::{LogLine, LogList};
+use crate::storage::logs::{Cursor, LogQuery, LogStore};
 use axum::extract::State;
 use axum::response::Response;
 use std::sync::Arc;
@@ -13,8 +13,10 @@ use std::time::Duration;
 
 /// Lines that are answered with, if nobody says how many.
 const LIMIT: usize = 1000;
-/// How often whoever follows is told what is new.
+/// How often whoever follows is told what is new, and the most lines each time: they are looked through where requests are
+/// served.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
+const FOLLOW_LINES_MAX: usize = 500;
 
 /// The last lines.
 pub(super) async fn find(State(admin): State<Arc<Admin>>, asked: QueryOf<LogQuery>) -> Result<Response, Problem> {
@@ -33,11 +35,12 @@ pub(super) async fn tail(State(admin): State<Arc<Admin>>, asked: QueryOf<LogQuer
     } else {
         (Vec::new(), store.now())
     };
+    let accepts_all = query.accepts_all();
     Ok(events::answer(admin, FOLLOW_INTERVAL, move |events: &mut Events| {
         first.drain(..).for_each(|line| events.add_json("line", &line));
-        let (lines, missed) = store.follow(&mut cursor);
+        let (lines, missed) = store.follow(&mut cursor, FOLLOW_LINES_MAX);
         events.add_missed(missed);
-        for line in lines.iter().filter(|line| query.accept(line).is_some()) {
+        for line in lines.iter().filter(|line| accepts_all || query.accept(line).is_some()) {
             events.add("line", line);
         }
     }))
@@ -52,9 +55,6 @@ fn prepare(admin: &Admin, asked: QueryOf<LogQuery>) -> Result<(Arc<LogStore>, Lo
     Ok((Arc::clone(store), query))
 }
 
-fn last(
-    store: &LogStore,
-    query: &LogQuery,
-) -> Result<(Vec<crate::api::LogLine>, crate::storage::logs::Cursor), Problem> {
+fn last(store: &LogStore, query: &LogQuery) -> Result<(Vec<LogLine>, Cursor), Problem> {
     store.find(query).map_err(|error| Problem::Host(format!("the log cannot be read: {error}")))
 }

@@ -3,10 +3,11 @@
 use super::events::{self, Events};
 use super::problem::Problem;
 use super::releases::{PathText, ok};
-use super::{Admin, QueryOf, query};
+use super::{Admin, QueryOf, blocking, query};
 use crate::api::{ReceiptInfo, ReceiptList};
 use crate::names::{Name, RequestId};
-use crate::receipt::Receipt;
+use crate::receipt::{Outcome, Receipt};
+use crate::server::Host;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Deserialize;
@@ -16,6 +17,8 @@ use std::time::Duration;
 /// Receipts that are answered with, if nobody says how many, and the most.
 const LIMIT: usize = 100;
 const LIMIT_MAX: usize = 10_000;
+/// Receipts that are copied at once, to be looked at.
+const LOOK_MAX: usize = 1000;
 /// How often whoever follows is told what is new.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -43,7 +46,19 @@ impl ReceiptQuery {
         is(&self.app, app)
             && is(&self.function, function)
             && is(&self.outcome, Some(receipt.outcome.as_str()))
-            && self.text.as_ref().is_none_or(|text| has_text(receipt, &text.to_lowercase()))
+            && self.text.as_ref().is_none_or(|text| has_text(receipt, text))
+    }
+
+    /// The same as it is compared, if it makes sense.
+    fn checked(mut self) -> Result<Self, Problem> {
+        if let Some(outcome) = &self.outcome
+            && !Outcome::ALL.iter().any(|known| known.as_str() == outcome)
+        {
+            let known = Outcome::ALL.map(Outcome::as_str).join(", ");
+            return Err(Problem::BadRequest(format!("`{outcome}` is no outcome: there are {known}.")));
+        }
+        self.text = self.text.map(|text| text.to_lowercase());
+        Ok(self)
     }
 }
 
@@ -60,25 +75,42 @@ fn has_text(receipt: &Receipt, text: &str) -> bool {
 pub(super) async fn one(State(admin): State<Arc<Admin>>, path: PathText) -> Result<Response, Problem> {
     let Path(text) = path.map_err(|error| Problem::BadName(error.to_string()))?;
     let id = RequestId::parse(&text).ok_or(Problem::BadRequestId)?;
-    let found = admin.host.observer.collector.read(|books| books.recent.find(id).map(info));
-    found.map(|receipt| ok(&receipt)).ok_or(Problem::NoReceipt)
+    let found = blocking(move || Ok(admin.host.observer.collector.read(|books| books.recent.find(id).cloned())));
+    found.await?.map(|receipt| ok(&info(&receipt))).ok_or(Problem::NoReceipt)
 }
 
 /// The last ones.
 pub(super) async fn find(State(admin): State<Arc<Admin>>, asked: QueryOf<ReceiptQuery>) -> Result<Response, Problem> {
-    let query = query(asked)?;
+    let query = query(asked)?.checked()?;
     let limit = if query.limit == 0 { LIMIT } else { query.limit.min(LIMIT_MAX) };
-    let mut receipts: Vec<ReceiptInfo> =
-        admin.host.observer.collector.read(|books| {
-            books.recent.newest().filter(|receipt| query.accepts(receipt)).take(limit).map(info).collect()
-        });
-    receipts.reverse();
-    Ok(ok(&ReceiptList { receipts }))
+    let list = blocking(move || {
+        let mut receipts = last(&admin.host, &query, limit);
+        receipts.reverse();
+        Ok(ReceiptList { receipts })
+    });
+    Ok(ok(&list.await?))
+}
+
+/// The last ones that `query` asks for, the newest first. Requests that end meanwhile need the lock, so it is held for some at
+/// a time.
+fn last(host: &Host, query: &ReceiptQuery, limit: usize) -> Vec<ReceiptInfo> {
+    let collector = &host.observer.collector;
+    let mut cursor = collector.read(|books| books.recent.now());
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let some = collector.read(|books| books.recent.earlier(&mut cursor, LOOK_MAX));
+        if some.is_empty() {
+            break;
+        }
+        let room = limit - found.len();
+        found.extend(some.iter().filter(|receipt| query.accepts(receipt)).take(room).map(info));
+    }
+    found
 }
 
 /// Those that come, as events `receipt`.
 pub(super) async fn tail(State(admin): State<Arc<Admin>>, asked: QueryOf<ReceiptQuery>) -> Result<Response, Problem> {
-    let query = query(asked)?;
+    let query = query(asked)?.checked()?;
     if admin.host.settings.observe.receipts == 0 {
         return Err(Problem::Off("receipts are", "keep-receipts"));
     }

@@ -5,7 +5,7 @@
 //! process lives: if the queue is longer than it may be, whoever comes with another works it off first.
 
 use super::recent::Recent;
-use super::spans::Spans;
+use super::spans::{Spans, Traced};
 use super::ticks::Ticks;
 use crate::manifest::ObserveConfig;
 use crate::receipt::totals::FunctionTotals;
@@ -32,6 +32,8 @@ pub(super) struct Ended {
     pub(super) receipt: Receipt,
     /// Those of its function, if it reached one.
     pub(super) totals: Option<Arc<FunctionTotals>>,
+    /// What its spans tell, if its trace is recorded.
+    pub(super) traced: Option<Box<Traced>>,
 }
 
 /// The thread, and what it works on.
@@ -127,6 +129,18 @@ impl Collector {
     pub(in crate::server) fn settle(&self) {
         drop(self.shared.enter());
         self.shared.write_ledger();
+    }
+
+    /// Requests that are not in the ledger, as far as is known.
+    pub(in crate::server) fn unwritten(&self) -> u64 {
+        let unsettled = lock(&self.shared.ledger).as_ref().map_or(0, Ledger::unsettled);
+        let used: u64 = self.read(|books| books.used.iter().flatten().map(|(_, amounts)| amounts.requests).sum());
+        unsettled + used
+    }
+
+    /// Hands over the spans of all that has ended by now, and none after that.
+    pub(super) fn close_spans(&self) {
+        self.shared.enter().spans = None;
     }
 
     /// Where the ledger is, if there is one.
@@ -227,7 +241,7 @@ impl Shared {
 
 impl Books {
     fn enter(&mut self, ended: Vec<Ended>) {
-        for Ended { receipt, totals } in ended {
+        for Ended { receipt, totals, traced } in ended {
             if let Some(totals) = totals {
                 totals.add(&receipt, self.metrics);
             } else {
@@ -239,8 +253,8 @@ impl Books {
             if let Some(used) = &mut self.used {
                 used.entry(Account::of(&receipt)).or_default().add(&Amounts::of(&receipt));
             }
-            if let Some(spans) = &mut self.spans {
-                spans.add(&receipt);
+            if let (Some(spans), Some(traced)) = (&mut self.spans, traced) {
+                spans.add(&receipt, &traced);
             }
             if self.metrics {
                 self.ticks.add(&receipt);

@@ -3,6 +3,7 @@
 //! **Invariant:** labels come from functions.toml and from this program, never from a request: there are as many series as
 //! functions and their latest releases make.
 
+use crate::names::Name;
 use crate::receipt::Outcome;
 use crate::receipt::buckets::Buckets;
 use crate::receipt::totals::{FunctionTotals, Histograms, ReleaseTotals};
@@ -43,32 +44,39 @@ type Labels<'a> = [(&'static str, &'a str); 3];
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let totals = Series::all(&self.host);
-        encode_counts(&mut encoder, &totals)?;
-        encode_unrouted(&mut encoder, &self.host)?;
-        encode_histograms(&mut encoder, &totals)?;
+        let figures = Snapshot::of(&self.host);
+        encode_counts(&mut encoder, &figures)?;
+        encode_unrouted(&mut encoder, &figures)?;
+        encode_histograms(&mut encoder, &figures)?;
         encode_gauges(&mut encoder, &self.host)
     }
 }
 
-/// The functions that were called.
-struct Series(Vec<(String, String, Arc<FunctionTotals>)>);
+/// What was counted by one moment: figures of the same requests, whichever metric they are in.
+struct Snapshot {
+    /// The functions that were called, by app and name, with their releases.
+    functions: Vec<(Name, Name, Vec<ReleaseTotals>)>,
+    unrouted: [u64; Outcome::ALL.len()],
+}
 
-impl Series {
-    fn all(host: &Host) -> Self {
-        let all = host.deployments.installer().totals().into_iter();
-        Self(all.map(|(app, function, totals)| (app.to_string(), function.to_string(), totals)).collect())
+impl Snapshot {
+    fn of(host: &Host) -> Self {
+        // Whoever reads the books has all in them that has ended, and holds up whoever would enter more.
+        host.observer.collector.read(|books| {
+            let all = host.deployments.installer().totals().into_iter();
+            let of_each = |totals: &FunctionTotals| totals.read(|totals| totals.releases.clone());
+            let functions = all.map(|(app, function, totals)| (app, function, of_each(&totals)));
+            Self { functions: functions.collect(), unrouted: books.unrouted }
+        })
     }
 
-    /// Each release of each of them.
+    /// Each release of each function.
     fn each(&self, mut write: impl FnMut(&Labels<'_>, &ReleaseTotals) -> fmt::Result) -> fmt::Result {
-        for (app, function, totals) in &self.0 {
-            totals.read(|totals| {
-                totals.releases.iter().try_for_each(|release| {
-                    let number = release.release.to_string();
-                    write(&[("app", app), ("function", function), ("release", &number)], release)
-                })
-            })?;
+        for (app, function, releases) in &self.functions {
+            for release in releases {
+                let number = release.release.to_string();
+                write(&[("app", app.as_str()), ("function", function.as_str()), ("release", &number)], release)?;
+            }
         }
         Ok(())
     }
@@ -78,10 +86,10 @@ fn count(metric: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
     metric.encode_counter::<NoLabelSet, u64, f64>(&value, None)
 }
 
-fn encode_counts(encoder: &mut DescriptorEncoder<'_>, series: &Series) -> fmt::Result {
+fn encode_counts(encoder: &mut DescriptorEncoder<'_>, figures: &Snapshot) -> fmt::Result {
     let help = "Requests by the class of their status; none, where the client was gone before it";
     let mut metric = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
-    series.each(|[app, function, release], totals| {
+    figures.each(|[app, function, release], totals| {
         for (class, requests) in CLASSES.iter().zip(totals.by_status_class).filter(|(_, requests)| *requests > 0) {
             count(&mut metric.encode_family(&[*app, *function, *release, ("status", class)])?, requests)?;
         }
@@ -89,7 +97,7 @@ fn encode_counts(encoder: &mut DescriptorEncoder<'_>, series: &Series) -> fmt::R
     })?;
     let help = "Requests by how they ended";
     let mut metric = encoder.encode_descriptor("outcomes", help, None, MetricType::Counter)?;
-    series.each(|[app, function, release], totals| {
+    figures.each(|[app, function, release], totals| {
         for (outcome, requests) in Outcome::ALL.iter().zip(totals.by_outcome).filter(|(_, requests)| *requests > 0) {
             count(&mut metric.encode_family(&[*app, *function, *release, ("outcome", outcome.as_str())])?, requests)?;
         }
@@ -97,11 +105,10 @@ fn encode_counts(encoder: &mut DescriptorEncoder<'_>, series: &Series) -> fmt::R
     })
 }
 
-fn encode_unrouted(encoder: &mut DescriptorEncoder<'_>, host: &Host) -> fmt::Result {
-    let unrouted = host.observer.collector.read(|books| books.unrouted);
+fn encode_unrouted(encoder: &mut DescriptorEncoder<'_>, figures: &Snapshot) -> fmt::Result {
     let help = "Requests that reached no function, by how they ended";
     let mut metric = encoder.encode_descriptor("unrouted_requests", help, None, MetricType::Counter)?;
-    for (outcome, requests) in Outcome::ALL.iter().zip(unrouted).filter(|(_, requests)| *requests > 0) {
+    for (outcome, requests) in Outcome::ALL.iter().zip(figures.unrouted).filter(|(_, requests)| *requests > 0) {
         count(&mut metric.encode_family(&[("outcome", outcome.as_str())])?, requests)?;
     }
     Ok(())
@@ -110,20 +117,20 @@ fn encode_unrouted(encoder: &mut DescriptorEncoder<'_>, host: &Host) -> fmt::Res
 /// Which buckets of a release.
 type Of = fn(&Histograms) -> &Buckets;
 
-fn encode_histograms(encoder: &mut DescriptorEncoder<'_>, series: &Series) -> fmt::Result {
+fn encode_histograms(encoder: &mut DescriptorEncoder<'_>, figures: &Snapshot) -> fmt::Result {
     let times: [(&str, &str, Of); 2] = [
         ("cold_start", "What it took to have a fresh sandbox ready: store and instantiate", |of| &of.cold_start),
         ("cpu_time", "CPU time of requests", |of| &of.cpu),
     ];
     for (name, help, of) in times {
         let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        series.each(|labels, totals| {
+        figures.each(|labels, totals| {
             encode_buckets(&mut metric.encode_family(labels)?, of(&totals.histograms), NANOS_PER_SECOND)
         })?;
     }
     let help = "The phases of requests that had a sandbox";
     let mut metric = encoder.encode_descriptor("phase", help, Some(&Unit::Seconds), MetricType::Histogram)?;
-    series.each(|[app, function, release], totals| {
+    figures.each(|[app, function, release], totals| {
         let names = ["queue", "store", "instantiate", "handler", "body"];
         for (name, buckets) in names.iter().zip(&totals.histograms.phases) {
             let labels = [*app, *function, *release, ("phase", name)];
@@ -138,7 +145,7 @@ fn encode_histograms(encoder: &mut DescriptorEncoder<'_>, series: &Series) -> fm
     ];
     for (name, help, of) in sizes {
         let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Histogram)?;
-        series
+        figures
             .each(|labels, totals| encode_buckets(&mut metric.encode_family(labels)?, of(&totals.histograms), 1.0))?;
     }
     Ok(())

@@ -36,9 +36,12 @@ impl Recent {
         self.receipts.iter().rev().find(|receipt| receipt.request_id == request_id)
     }
 
-    /// From the newest to the oldest.
-    pub(in crate::server) fn newest(&self) -> impl Iterator<Item = &Receipt> {
-        self.receipts.iter().rev()
+    /// Those before `cursor`, which goes back to the last of them, the newest first, `receipts_max` at the most.
+    pub(in crate::server) fn earlier(&self, cursor: &mut ReceiptCursor, receipts_max: usize) -> Vec<Receipt> {
+        let newer = usize::try_from(self.count.saturating_sub(cursor.0)).unwrap_or(usize::MAX);
+        let receipts: Vec<Receipt> = self.receipts.iter().rev().skip(newer).take(receipts_max).cloned().collect();
+        cursor.0 = cursor.0.saturating_sub(receipts.len() as u64);
+        receipts
     }
 
     /// From now on.
@@ -75,8 +78,15 @@ mod tests {
         let (new, missed) = recent.follow(&mut late);
         assert_eq!((new.count(), missed), (3, 1));
         assert!(recent.find(receipts[2].request_id).is_none() && recent.find(receipts[4].request_id).is_some());
+        let mut back = recent.now();
+        let before = recent.earlier(&mut back, 2);
+        assert_eq!(before.get(1).map(|receipt| receipt.request_id), Some(receipts[4].request_id));
+        recent.add(&Receipt::sample());
+        recent.add(&Receipt::sample());
+        // What was to come next is out of the ring by now.
+        assert_eq!(recent.earlier(&mut back, 2).len(), 0);
         let mut none = Recent::new(0);
         none.add(&Receipt::sample());
-        assert_eq!(none.newest().count(), 0);
+        assert_eq!(none.earlier(&mut none.now(), 9).len(), 0);
     }
 }

@@ -1,67 +1,58 @@
-//! Traces, told to a receiver of OTLP: a span for each request, and one within it for each of its phases.
+//! Traces: a span for each request, and one within it for each of its phases.
 //!
-//! Spans are made of receipts, when their requests have ended: while a request runs, its trace is a name and a flag.
-//! **Invariant:** nobody waits for the receiver; what it does not take in time is dropped, and counted.
+//! Spans are made of receipts, when their requests have ended: while a request runs, its trace is a name, a flag, and a path.
+//! **Invariant:** a span says what the semantic conventions of HTTP have a word for in that word (`OpenTelemetry`, HTTP spans,
+//! HTTP server), and names of spans are as few as routes and methods make.
 
+use super::exporter::{BATCH_SPANS_MAX, SpanQueue};
 use crate::receipt::{Outcome, Receipt};
 use crate::trace;
 use http::Method;
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use std::time::Duration;
 
-/// Spans of one export, or a few more.
-const EXPORT_SPANS: usize = 2048;
-/// How many batches, each of some milliseconds, wait for the receiver.
-const BATCHES_MAX: usize = 256;
-/// The most spans of a batch.
-const BATCH_SPANS_MAX: usize = 8192;
-/// How long the receiver may take over one.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often what was dropped is told.
-const TROUBLE_INTERVAL: Duration = Duration::from_mins(1);
-/// How long spans wait for others to be sent with them.
-const LINGER_TIME: Duration = Duration::from_millis(200);
+/// The most bytes of a path that are told.
+const PATH_BYTES_MAX: usize = 1024;
 
-/// Spans on their way to the receiver.
+/// What is told of a request besides its receipt, if its trace is recorded.
+pub(super) struct Traced {
+    path: Box<str>,
+    /// The path of its route, as functions.toml has it.
+    pub(super) route: Option<Box<str>>,
+}
+
+/// Spans on their way to the queue.
 pub(super) struct Spans {
     scope: InstrumentationScope,
     batch: Vec<SpanData>,
-    sender: mpsc::Sender<Vec<SpanData>>,
-    dropped: u64,
-    told: Option<SystemTime>,
-    /// The task that sends; it stops with this.
-    _task: JoinSet<()>,
+    queue: SpanQueue,
+}
+
+impl Traced {
+    /// Of a request for `path`. The query is left out: secrets stand there.
+    pub(super) fn of_path(path: &str) -> Self {
+        let end = (0..=path.len().min(PATH_BYTES_MAX)).rev().find(|at| path.is_char_boundary(*at));
+        let path = path.get(..end.unwrap_or_default()).unwrap_or_default();
+        Self { path: path.into(), route: None }
+    }
 }
 
 impl Spans {
-    /// Begins to send to `receiver`, from a task of the runtime that this is called in. Headers, if it wants some, are told
-    /// by `OTEL_EXPORTER_OTLP_HEADERS`, and attributes of the host by `OTEL_RESOURCE_ATTRIBUTES`.
-    pub(super) fn start(receiver: &http::Uri) -> Result<Self, ExporterBuildError> {
-        let builder =
-            SpanExporter::builder().with_tonic().with_endpoint(receiver.to_string()).with_timeout(EXPORT_TIMEOUT);
-        let mut exporter = builder.build()?;
-        let mut resource = Resource::builder();
-        if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-            resource = resource.with_service_name("fnhost");
-        }
-        exporter.set_resource(&resource.build());
-        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
-        let mut task = JoinSet::new();
-        task.spawn(export(exporter, receiver));
+    pub(super) fn new(queue: SpanQueue) -> Self {
         let scope = InstrumentationScope::builder("fnhost").with_version(env!("CARGO_PKG_VERSION")).build();
-        Ok(Self { scope, batch: Vec::new(), sender, dropped: 0, told: None, _task: task })
+        Self { scope, batch: Vec::new(), queue }
     }
 
-    /// Adds the spans of a request, if its trace is recorded.
-    pub(super) fn add(&mut self, receipt: &Receipt) {
-        let Some(context) = receipt.trace.filter(|context| context.sampled) else { return };
+    /// Adds the spans of a request whose trace is recorded.
+    pub(super) fn add(&mut self, receipt: &Receipt, traced: &Traced) {
+        let Some(context) = receipt.trace else { return };
+        let phases = receipt.phases.named().into_iter().filter(|(_, took)| !took.is_zero());
+        if !self.queue.reserve(1 + phases.count()) {
+            return;
+        }
         let trace = TraceId::from(context.trace);
         let root = SpanId::from(context.span);
         let began = receipt.ended - receipt.phases.queue - receipt.phases.since_permit();
@@ -81,16 +72,9 @@ impl Spans {
             instrumentation_scope: self.scope.clone(),
         };
         let parent = context.parent.map_or(SpanId::INVALID, SpanId::from);
-        let name = receipt.function.as_ref().map_or_else(
-            || Cow::Borrowed("no function"),
-            |function| Cow::Owned(format!("{} {function}", known(&receipt.method))),
-        );
-        let mut whole = span(root, parent, context.parent.is_some(), name, began, receipt.ended);
-        whole.attributes = attributes(receipt);
-        // Of a server, errors are those of 500 and above (semantic conventions of HTTP).
-        if receipt.status >= 500 || (receipt.status == 0 && receipt.outcome.is_error()) {
-            whole.status = Status::error(receipt.outcome.as_str());
-        }
+        let mut whole = span(root, parent, context.parent.is_some(), name_of(receipt, traced), began, receipt.ended);
+        whole.attributes = attributes(receipt, traced);
+        whole.status = status_of(receipt);
         self.batch.push(whole);
         let mut start = began;
         for (name, took) in receipt.phases.named() {
@@ -101,58 +85,20 @@ impl Spans {
             start = end;
         }
         if self.batch.len() >= BATCH_SPANS_MAX {
-            self.hand_over();
+            self.send();
         }
     }
 
     /// Has those sent that there are.
     pub(super) fn send(&mut self) {
-        self.hand_over();
-        let silent = self.told.and_then(|told| told.elapsed().ok()).is_none_or(|silent| silent > TROUBLE_INTERVAL);
-        if self.dropped > 0 && silent {
-            tracing::warn!(spans = self.dropped, "spans were dropped: their receiver is too slow, or gone");
-            self.dropped = 0;
-            self.told = Some(SystemTime::now());
-        }
-    }
-
-    fn hand_over(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        let spans = batch.len() as u64;
-        if spans > 0 && self.sender.try_send(batch).is_err() {
-            self.dropped += spans;
+        if !self.batch.is_empty() {
+            self.queue.send(std::mem::take(&mut self.batch));
         }
     }
 }
 
-async fn export(exporter: SpanExporter, mut batches: mpsc::Receiver<Vec<SpanData>>) {
-    let mut well = true;
-    while let Some(mut batch) = batches.recv().await {
-        tokio::time::sleep(LINGER_TIME).await;
-        while batch.len() < EXPORT_SPANS
-            && let Ok(more) = batches.try_recv()
-        {
-            batch.extend(more);
-        }
-        let spans = batch.len();
-        match exporter.export(batch).await {
-            Ok(()) if well => {}
-            Ok(()) => {
-                well = true;
-                tracing::info!("spans are exported again");
-            }
-            // Told once, until it is otherwise.
-            Err(error) if well => {
-                well = false;
-                tracing::warn!(%error, spans, "spans cannot be exported");
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// A method, if it is one of those that HTTP has; names of spans are to be few (semantic conventions of HTTP).
-fn known(method: &Method) -> &str {
+/// A method, if it is one of those that HTTP has.
+fn known(method: &Method) -> Option<&str> {
     let known = [
         Method::GET,
         Method::HEAD,
@@ -164,20 +110,46 @@ fn known(method: &Method) -> &str {
         Method::TRACE,
         Method::CONNECT,
     ];
-    if known.contains(method) { method.as_str() } else { "_OTHER" }
+    known.contains(method).then(|| method.as_str())
+}
+
+/// The method and the route, where there is one.
+fn name_of(receipt: &Receipt, traced: &Traced) -> Cow<'static, str> {
+    let method = known(&receipt.method).unwrap_or("HTTP");
+    Cow::Owned(traced.route.as_ref().map_or_else(|| method.to_owned(), |route| format!("{method} {route}")))
+}
+
+/// What a 4xx means is the client's to say, and what a 5xx means, its number does.
+fn status_of(receipt: &Receipt) -> Status {
+    match (receipt.is_error(), receipt.status) {
+        (false, _) => Status::Unset,
+        (true, 500..) => Status::error(""),
+        (true, _) => Status::error(receipt.outcome.as_str()),
+    }
 }
 
 /// What is said of a request: by the semantic conventions of HTTP and `FaaS`, where they have a word.
-fn attributes(receipt: &Receipt) -> Vec<KeyValue> {
+fn attributes(receipt: &Receipt, traced: &Traced) -> Vec<KeyValue> {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+    let method = known(&receipt.method);
     let mut attributes = vec![
-        KeyValue::new("http.request.method", known(&receipt.method).to_owned()),
-        KeyValue::new("http.response.status_code", i64::from(receipt.status)),
+        KeyValue::new("http.request.method", method.unwrap_or("_OTHER").to_owned()),
+        KeyValue::new("url.scheme", "http"),
+        KeyValue::new("url.path", traced.path.to_string()),
         KeyValue::new("faas.trigger", "http"),
         KeyValue::new("fnhost.request_id", receipt.request_id.to_string()),
         KeyValue::new("fnhost.outcome", receipt.outcome.as_str()),
     ];
+    if method.is_none() {
+        attributes.push(KeyValue::new("http.request.method_original", receipt.method.to_string()));
+    }
+    if receipt.status != 0 {
+        attributes.push(KeyValue::new("http.response.status_code", i64::from(receipt.status)));
+    }
+    if let Some(route) = &traced.route {
+        attributes.push(KeyValue::new("http.route", route.to_string()));
+    }
     if let Some((app, function)) = receipt.app.as_ref().zip(receipt.function.as_ref()) {
         attributes.push(KeyValue::new("fnhost.app", app.to_string()));
         attributes.push(KeyValue::new("faas.name", function.to_string()));
@@ -190,8 +162,10 @@ fn attributes(receipt: &Receipt) -> Vec<KeyValue> {
         attributes.push(KeyValue::new("http.request.body.size", whole(receipt.bytes_in)));
         attributes.push(KeyValue::new("http.response.body.size", whole(receipt.bytes_out)));
     }
-    if receipt.outcome != Outcome::Ok {
-        attributes.push(KeyValue::new("error.type", receipt.outcome.as_str()));
+    if receipt.is_error() {
+        let of_status = matches!(receipt.outcome, Outcome::Ok | Outcome::ClientGone | Outcome::Shutdown);
+        let error = if of_status { receipt.status.to_string() } else { receipt.outcome.as_str().to_owned() };
+        attributes.push(KeyValue::new("error.type", error));
     }
     attributes
 }

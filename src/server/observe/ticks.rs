@@ -5,6 +5,7 @@ use crate::receipt::Receipt;
 use crate::receipt::buckets::{Buckets, TIME_BOUNDS};
 use hdrhistogram::Histogram;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// How many seconds are remembered.
@@ -15,7 +16,7 @@ const DIGITS: u8 = 1;
 /// The last seconds.
 #[derive(Default)]
 pub(in crate::server) struct Ticks {
-    past: VecDeque<Tick>,
+    past: VecDeque<Arc<Tick>>,
     current: Option<Second>,
 }
 
@@ -55,7 +56,7 @@ impl Ticks {
     }
 
     /// Those since the second `after`, which have ended by the second `now`.
-    pub(in crate::server) fn since(&mut self, after: u64, now: u64) -> impl Iterator<Item = &Tick> {
+    pub(in crate::server) fn since(&mut self, after: u64, now: u64) -> impl Iterator<Item = &Arc<Tick>> {
         self.roll(now);
         self.past.iter().filter(move |tick| tick.second > after)
     }
@@ -66,7 +67,7 @@ impl Ticks {
             if self.past.len() == TICKS_MAX {
                 self.past.pop_front();
             }
-            self.past.push_back(second.finish());
+            self.past.push_back(Arc::new(second.finish()));
         }
     }
 }
@@ -88,7 +89,7 @@ impl Second {
     fn add(&mut self, receipt: &Receipt) {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.requests += 1;
-        self.errors += u64::from(receipt.outcome.is_error());
+        self.errors += u64::from(receipt.is_error());
         self.latency.add(nanos(receipt.phases.queue + receipt.phases.since_permit()));
         if receipt.had_sandbox() {
             // They grow with what they are given, and fail beyond 2^63.
@@ -102,7 +103,7 @@ impl Second {
         if let Some(function) = receipt.app.clone().zip(receipt.function.clone()) {
             let counts = self.functions.entry(function).or_default();
             counts.0 += 1;
-            counts.1 += u64::from(receipt.outcome.is_error());
+            counts.1 += u64::from(receipt.is_error());
         }
     }
 
@@ -144,7 +145,7 @@ mod tests {
         }
         let told: Vec<(u64, u64)> = ticks.since(0, 12).map(|tick| (tick.second, tick.requests)).collect();
         assert_eq!(told, [(10, 2)]);
-        let told: Vec<Tick> = ticks.since(10, 13).cloned().collect();
+        let told: Vec<Arc<Tick>> = ticks.since(10, 13).cloned().collect();
         assert_eq!((told.len(), told[0].second, told[0].functions[0].2), (1, 12, 1));
         assert_eq!(told[0].latency.iter().sum::<u64>(), 1);
         assert!((1400..1700).contains(&told[0].phases[1].0), "{told:?}");

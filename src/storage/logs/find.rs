@@ -1,18 +1,20 @@
-//! Finding lines among those that are kept: the newest file first, until there are enough.
+//! Finding lines among those that are kept: the files that were written last first, until there are enough.
 
 use crate::api::LogLine;
 use serde::Deserialize;
-use std::collections::VecDeque;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// What a line begins with; the time stands behind it.
 const TIME_KEY: &str = "{\"time\":\"";
 /// Bytes of a time: RFC 3339, to the microsecond, in UTC. Such times sort as text.
 const TIME_BYTES: usize = "2026-11-24T03:14:46.123456Z".len();
 /// The most lines that one question is answered with.
-pub(super) const LIMIT_MAX: usize = 10_000;
+pub const LIMIT_MAX: u32 = 10_000;
+/// How far the time that a file was written may lie before that of its last line: systems note it in ticks of some milliseconds.
+const WRITTEN_SLACK: Duration = Duration::from_secs(1);
 
 /// Which lines. What is not said does not matter.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -56,7 +58,7 @@ impl LogQuery {
             let time: SystemTime = humantime::parse_rfc3339_weak(&since).map_err(|_| QueryError::Time(since))?;
             self.since = Some(humantime::format_rfc3339_micros(time).to_string());
         }
-        self.limit = self.limit.min(LIMIT_MAX);
+        self.limit = self.limit.min(LIMIT_MAX as usize);
         Ok(self)
     }
 
@@ -72,6 +74,13 @@ impl LogQuery {
             && is(&self.function, &parsed.function)
             && is(&self.request, &parsed.request_id);
         right.then_some(parsed)
+    }
+
+    /// Whether every line is one of those.
+    pub fn accepts_all(&self) -> bool {
+        [&self.app, &self.function, &self.request, &self.since, &self.level, &self.text]
+            .iter()
+            .all(|said| said.is_none())
     }
 
     /// What can be said before a line is read as JSON: names and ids stand in it as they are.
@@ -97,6 +106,17 @@ fn time_of(line: &str) -> &str {
 pub(super) struct KeptFile {
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
+    /// When it was last written, as lines have it, or a little later.
+    written: String,
+}
+
+/// How much of this process's files belongs to what is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    /// The last of the files.
+    pub(super) name: String,
+    /// As much of it.
+    pub(super) bytes: u64,
 }
 
 /// The files, the oldest first.
@@ -108,39 +128,54 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<KeptFile>> {
         if path.extension().is_some_and(|extension| extension == "jsonl")
             && let Ok(metadata) = std::fs::metadata(&path)
         {
-            files.push(KeptFile { path, bytes: metadata.len() });
+            let written = metadata.modified()? + WRITTEN_SLACK;
+            let written = humantime::format_rfc3339_micros(written).to_string();
+            files.push(KeptFile { path, bytes: metadata.len(), written });
         }
     }
     files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(files)
 }
 
-/// The last lines that `query` asks for. Files of two hosts, of which one hands over, may overlap in time; the lines are
-/// sorted by it at the end.
-pub(super) fn last(folder: &Path, query: &LogQuery) -> io::Result<Vec<LogLine>> {
-    let mut found: VecDeque<LogLine> = VecDeque::new();
-    for file in files(folder)?.iter().rev() {
-        if found.len() >= query.limit {
+/// The last lines that `query` asks for, by their times: files of two hosts, of which one hands over, overlap. Of those that
+/// this process writes, whose names end with `own`, what lies behind the mark is left out.
+pub(super) fn last(folder: &Path, query: &LogQuery, own: (&str, Option<&Mark>)) -> io::Result<Vec<LogLine>> {
+    let mut files = files(folder)?;
+    files.sort_by(|one, other| other.written.cmp(&one.written));
+    let mut found: Vec<LogLine> = Vec::new();
+    for file in files {
+        // When so many were found, only what is later than the first of them can be among the last ones.
+        let first = (found.len() >= query.limit).then(|| found.first().map(|line| line.time.as_str())).flatten();
+        if first.max(query.since.as_deref()).is_some_and(|time| file.written.as_str() < time) {
             break;
         }
-        let text = match std::fs::read(&file.path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        let room = query.limit - found.len();
-        text.lines().rev().filter_map(|line| query.accept(line)).take(room).for_each(|line| found.push_front(line));
-        let is_older = query
-            .since
-            .as_ref()
-            .is_some_and(|since| text.lines().next().is_some_and(|line| time_of(line) < since.as_str()));
-        if is_older {
-            break;
-        }
+        let Some(text) = read(&file.path, own)? else { continue };
+        let before = found.len();
+        found.extend(text.lines().rev().filter_map(|line| query.accept(line)).take(query.limit));
+        // In the order in which they were written, where their times are the same.
+        found.get_mut(before..).unwrap_or_default().reverse();
+        found.sort_by(|one, other| one.time.cmp(&other.time));
+        found.drain(..found.len().saturating_sub(query.limit));
     }
-    let mut found: Vec<LogLine> = found.into();
-    found.sort_by(|one, other| one.time.cmp(&other.time));
     Ok(found)
+}
+
+/// What a file has up to the mark; nothing, if that is all behind it, or if the file was removed meanwhile.
+fn read(path: &Path, (own, mark): (&str, Option<&Mark>)) -> io::Result<Option<String>> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let bytes = if !name.ends_with(own) {
+        u64::MAX
+    } else if let Some(mark) = mark.filter(|mark| name <= mark.name.as_str()) {
+        if name == mark.name { mark.bytes } else { u64::MAX }
+    } else {
+        return Ok(None);
+    };
+    let mut text = Vec::new();
+    match File::open(path).and_then(|file| file.take(bytes).read_to_end(&mut text)) {
+        Ok(_) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@ pub enum PostgresError {
     /// The session's connection is gone, and what it had with it.
     #[error("the connection to the database is lost{0}")]
     Lost(String),
+    /// The session has another statement at work.
+    #[error("another statement of this connection is not done yet")]
+    Busy,
     /// `COPY`, whose data goes another way than rows and parameters.
     #[error("COPY from and to a client is not offered here")]
     Copy,
