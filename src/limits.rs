@@ -59,7 +59,8 @@ pub const LOG_BYTES_MAX: u64 = 1 << 40;
 pub const LOG_BYTES_MIN: u64 = 1 << 20;
 /// The most receipts that can be kept in memory: whoever looks for one looks at all.
 pub const RECEIPTS_MAX: u32 = 100_000;
-/// The most bytes of the keys and values of an embedded store, unless its file says otherwise, and of an embedded database.
+/// The most bytes of the keys and values of an embedded store, each entry with 128 bytes more, and of the file of an embedded
+/// database, unless functions.toml says otherwise.
 pub const STORE_BYTES: u64 = 1 << 30;
 /// See there.
 pub const DATABASE_BYTES: u64 = 1 << 30;

@@ -45,7 +45,7 @@ pub struct StoreSpec {
     pub place: StorePlace,
     /// How long a value is kept that is not set again.
     pub ttl: Option<Duration>,
-    /// The most bytes of its keys and values together. Not held against a server of one's own.
+    /// The most bytes of its keys and values together, each entry with 128 bytes more. Not held against a server.
     pub size_bytes_max: u64,
     /// Where the file describes it.
     pub span: Range<usize>,

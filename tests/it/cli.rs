@@ -24,7 +24,7 @@ fn check_accepts_what_up_would_serve() {
     guest("hello");
     let ended = fnhost(&project()).args(["check"]).output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "demo: 10 functions and 10 routes are ready to serve\n");
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "demo: 14 functions and 14 routes are ready to serve\n");
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), "", "quiet in a pipe");
 }
 

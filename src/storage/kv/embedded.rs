@@ -12,7 +12,7 @@ use super::change::{self, Answer, Change, Terms};
 use super::{PAGE_KEYS, Page, StoreError, now_millis};
 use crate::storage::sqlite::{self, Layout, Refusal, from_sql, to_sql};
 use entries::Table;
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior};
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -214,6 +214,9 @@ impl Embedded {
     fn explain(&self, cause: &rusqlite::Error, done: &str) -> StoreError {
         tracing::error!(file = %self.file.display(), %cause, "a key-value store cannot be {done}");
         StoreError::Unavailable(match cause {
+            rusqlite::Error::SqliteFailure(code, _) if code.code == ErrorCode::DiskFull => {
+                "the disk is full".to_owned()
+            }
             rusqlite::Error::SqliteFailure(code, _) => code.to_string(),
             _ => "its file is not what it was".to_owned(),
         })

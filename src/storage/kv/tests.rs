@@ -302,6 +302,26 @@ async fn whoever_goes_away_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn what_waits_is_bounded() {
+    let (_folder, [store, _]) = stores(LIMITS);
+    let key = |number: u32| number.to_string();
+    let keys: Vec<String> = (0..40).map(key).collect();
+    let mut sets: Vec<_> = keys.iter().map(|key| Box::pin(store.set(key, vec![0; VALUE_BYTES_MAX]))).collect();
+    let mut refused = 0;
+    for set in &mut sets {
+        let asked = std::future::poll_fn(|cx| std::task::Poll::Ready(set.as_mut().poll(cx))).await;
+        if let std::task::Poll::Ready(answer) = asked {
+            assert_eq!(answer, Err(StoreError::Busy));
+            refused += 1;
+        }
+    }
+    assert!(refused >= 8, "{refused}");
+    drop(sets);
+    assert_eq!(store.waiting_bytes.load(Ordering::Relaxed), 0);
+    store.set("last", vec![0; VALUE_BYTES_MAX]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_file_that_fails_is_told_of_and_used_again_when_it_can_be() {
     let (folder, [store, _]) = stores(LIMITS);
     store.set("a", b"1".to_vec()).await.unwrap();

@@ -29,10 +29,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it is before the server is told again; each time twice as long.
 const CANCEL_PAUSE: Duration = Duration::from_millis(50);
-/// After so much silence the kernel asks the server whether it is there; after three times without an answer it is not.
+/// After so much silence the kernel asks the server's whether it is there, and how often if it does not answer.
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_COUNT: u32 = 3;
+/// How long that, and whatever else was sent, may be without an acknowledgement.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MS_MAX: u32 = 20_000;
 
 /// What `DISCARD ALL` does, less what a cache of statements cannot do without. In a transaction of its own, so that where any of
 /// it fails, nothing else can be done with the connection.
@@ -128,7 +130,8 @@ fn prepare_socket(stream: TcpStream) -> std::io::Result<TcpStream> {
     sockopt::set_socket_keepalive(&stream, true)?;
     sockopt::set_tcp_keepidle(&stream, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(&stream, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(&stream, KEEPALIVE_COUNT)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MS_MAX)?;
     Ok(stream)
 }
 
@@ -182,19 +185,11 @@ impl Driver {
             tokio::select! {
                 _ = &mut connection => {}
                 Ok(()) = &mut cancelled => {
-                    let cancelling = async {
-                        // One may come before the statement is at work, and does nothing then.
-                        let mut pause = CANCEL_PAUSE;
-                        while pause < CLOSE_TIMEOUT {
-                            let _ = timeout(CLOSE_TIMEOUT, cancel(&token, server, address)).await;
-                            tokio::time::sleep(pause).await;
-                            pause *= 2;
-                        }
-                    };
+                    let cancelling = timeout(CLOSE_TIMEOUT, cancel(&token, server, address));
                     // The answers must be read, or the server does not come to its end.
                     tokio::select! {
                         _ = &mut connection => {}
-                        () = cancelling => {}
+                        _ = cancelling => {}
                     }
                 }
             }
@@ -203,11 +198,19 @@ impl Driver {
     }
 }
 
-/// Asks the server, on a connection of its own as the protocol has it, to stop what this one does.
-async fn cancel(token: &CancelToken, server: SocketAddr, address: &Address) -> Option<()> {
-    let stream = TcpStream::connect(server).await.ok()?;
-    let Ok(tls) = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut address.tls.clone(), &address.host);
-    token.cancel_query_raw(stream, tls).await.ok()
+/// Asks the server, on connections of their own as the protocol has it, to stop what this one does; again and again, for it
+/// does nothing when it comes before the statement is at work.
+async fn cancel(token: &CancelToken, server: SocketAddr, address: &Address) {
+    let mut pause = CANCEL_PAUSE;
+    loop {
+        if let Ok(stream) = TcpStream::connect(server).await {
+            let Ok(tls) = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut address.tls.clone(), &address.host);
+            // There is no answer to it but that the server closes.
+            let _ = token.cancel_query_raw(stream, tls).await;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
 }
 
 /// Waits until the server has closed its end, too: only then has it a place for another.
