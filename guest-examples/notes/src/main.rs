@@ -10,9 +10,7 @@ use spin_sdk::sqlite3::{Connection, QueryResult, Value};
 
 #[wstd_axum::http_server]
 fn main() -> Router {
-    let notes = Router::new()
-        .route("/", get(list).post(write))
-        .route("/{id}", get(read).delete(remove));
+    let notes = Router::new().route("/", get(list).post(write)).route("/{id}", get(read).delete(remove));
     Router::new().nest("/notes", notes)
 }
 

@@ -26,7 +26,9 @@ async fn main(mut request: Request<Body>) -> Result<Response<Body>, Error> {
         }
         Err(error) => {
             eprintln!("{upstream}: {error:#}");
-            Ok(Response::builder().status(StatusCode::BAD_GATEWAY).body("upstream does not answer\n".to_owned().into())?)
+            Ok(Response::builder()
+                .status(StatusCode::BAD_GATEWAY)
+                .body("upstream does not answer\n".to_owned().into())?)
         }
     }
 }

@@ -103,10 +103,14 @@ async fn join<A, B>(first: impl Future<Output = A>, second: impl Future<Output =
     let (mut first, mut second) = (Box::pin(first), Box::pin(second));
     let (mut one, mut two) = (None, None);
     std::future::poll_fn(|cx| {
-        if one.is_none() && let std::task::Poll::Ready(done) = first.as_mut().poll(cx) {
+        if one.is_none()
+            && let std::task::Poll::Ready(done) = first.as_mut().poll(cx)
+        {
             one = Some(done);
         }
-        if two.is_none() && let std::task::Poll::Ready(done) = second.as_mut().poll(cx) {
+        if two.is_none()
+            && let std::task::Poll::Ready(done) = second.as_mut().poll(cx)
+        {
             two = Some(done);
         }
         if one.is_some() && two.is_some() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }

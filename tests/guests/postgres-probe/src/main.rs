@@ -125,7 +125,10 @@ fn values_4(database: &str) -> Result<String, String> {
         ("int4range", P::RangeInt32((None, end(5, Bound::Inclusive)))),
         ("int4range", P::RangeInt32((end(1, Bound::Exclusive), end(1, Bound::Exclusive)))),
         ("int8range", P::RangeInt64((Some((-1, Bound::Inclusive)), None))),
-        ("numrange", P::RangeDecimal((Some((decimal("0.5"), Bound::Exclusive)), Some((decimal("1.50"), Bound::Inclusive))))),
+        (
+            "numrange",
+            P::RangeDecimal((Some((decimal("0.5"), Bound::Exclusive)), Some((decimal("1.50"), Bound::Inclusive)))),
+        ),
         ("int4[]", P::ArrayInt32(vec![Some(1), None, Some(-1)])),
         ("int8[]", P::ArrayInt64(vec![])),
         ("numeric[]", P::ArrayDecimal(vec![Some(decimal("1.5")), None])),
