@@ -133,7 +133,7 @@ const SEEN: &str = "SELECT coalesce(current_setting('probe.secret', true), ''), 
 async fn prepare_for_left(database: &Database) {
     let prepared = "CREATE TABLE t (a text); INSERT INTO t VALUES ('public'); CREATE SEQUENCE sequence; \
         CREATE SCHEMA hidden; CREATE TABLE hidden.t (a int); INSERT INTO hidden.t VALUES (5); \
-        DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'other') THEN CREATE ROLE other; END IF; END $$; \
+        DO $$ BEGIN CREATE ROLE other; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$; \
         CREATE FUNCTION hides_a_setting() RETURNS text LANGUAGE sql AS $$ SELECT set_config('probe.secret', 's3cret', false) $$";
     database.ask(prepared).await;
 }
