@@ -5,7 +5,7 @@
 
 use super::connection::{Cleaning, Connected};
 use super::pool::Shared;
-use super::statement::{self, Effect, Trace};
+use super::statement::{Effect, Trace};
 use super::values::{ColumnType, Misfit, Parameter, Value};
 use super::{PostgresError, RESULT_BYTES_MAX, ROWS_MAX};
 use futures_core::Stream as _;
@@ -45,7 +45,7 @@ pub(super) struct Lease {
 
 /// What a session has done with its connection, as far as the host can see.
 struct Traces {
-    /// Anything but reading.
+    /// Anything.
     any: bool,
     /// A statement is at work.
     busy: bool,
@@ -81,7 +81,7 @@ impl Lease {
         let Self { connected: Some(connected), traces, .. } = self else {
             return Err(RunError::Failed(PostgresError::Lost(String::new())));
         };
-        traces.any |= !statement::only_reads(text);
+        traces.any = true;
         traces.busy = true;
         let cleaning = connected.take_cleaning();
         let work = work(connected, traces, text, parameters, wants_rows);

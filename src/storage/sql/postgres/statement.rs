@@ -81,95 +81,6 @@ impl Effect {
     }
 }
 
-/// Functions of PostgreSQL's own that leave nothing behind, and words that stand before a bracket and are no functions.
-const READING: &[&str] = &[
-    // Functions.
-    "abs",
-    "array_agg",
-    "avg",
-    "coalesce",
-    "concat",
-    "count",
-    "date_trunc",
-    "extract",
-    "greatest",
-    "json_agg",
-    "jsonb_agg",
-    "least",
-    "length",
-    "lower",
-    "max",
-    "min",
-    "now",
-    "nullif",
-    "round",
-    "row_number",
-    "string_agg",
-    "substring",
-    "sum",
-    "to_char",
-    "trim",
-    "upper",
-    // Words.
-    "all",
-    "and",
-    "any",
-    "array",
-    "as",
-    "by",
-    "case",
-    "distinct",
-    "else",
-    "exists",
-    "filter",
-    "from",
-    "having",
-    "in",
-    "intersect",
-    "join",
-    "like",
-    "not",
-    "numeric",
-    "on",
-    "or",
-    "over",
-    "select",
-    "then",
-    "union",
-    "using",
-    "values",
-    "varchar",
-    "when",
-    "where",
-];
-
-/// Whether a statement reads, and does nothing that a session could be left other by: then there is nothing to clean behind it. It
-/// begins with `SELECT`, `TABLE` or `VALUES`, and what it calls by name is known. What the tables' own views, policies, casts and
-/// operators call is not seen; that is the schema's, and the same for all who use it.
-pub(super) fn only_reads(text: &str) -> bool {
-    // Whatever could hide a name before a bracket is taken for more than reading.
-    if text.len() > TEXT_BYTES_MAX || ["--", "/*", "\"(", "\" ("].iter().any(|hides| text.contains(hides)) {
-        return false;
-    }
-    let text = text.to_ascii_lowercase();
-    let is_of_word = |at: char| at.is_alphanumeric() || at == '_' || at == '$';
-    let mut words = text.split(|at: char| !is_of_word(at)).filter(|word| !word.is_empty());
-    let first = words.next().unwrap_or_default();
-    if !text.trim_start().starts_with(first)
-        || !["select", "table", "values"].contains(&first)
-        || words.any(|word| word == "into")
-    {
-        return false;
-    }
-    text.match_indices('(').all(|(at, _)| {
-        let before = text.get(..at).unwrap_or_default().trim_end();
-        let rest = before.trim_end_matches(is_of_word);
-        let word = before.get(rest.len()..).unwrap_or_default();
-        // A name of a schema's, or one in quotes that ends here, may be anybody's function.
-        !before.ends_with('"') && (word.is_empty() || (READING.contains(&word) && !rest.trim_end().ends_with('.')))
-    })
-}
-
 /// What is behind blanks, comments, brackets and empty statements. Nothing, where that is no ASCII letter.
 fn skip_to_word(mut text: &str) -> &str {
     loop {
@@ -264,39 +175,6 @@ mod tests {
             "",
         ] {
             assert!(Effect::of(text).leaves == Trace::Session, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_only_reads_is_known_by_what_it_calls() {
-        for text in [
-            "SELECT text FROM greetings WHERE id = $1",
-            " select count(*), max(a.b) from t where (a, b) in (select 1, 2) for update",
-            "SELECT a FROM t JOIN u USING (id) WHERE EXISTS (SELECT 1 FROM v)",
-            "VALUES (1), (2)",
-            "TABLE t",
-        ] {
-            assert!(only_reads(text), "{text}");
-        }
-        for text in [
-            "SELECT set_config('a.b', 'c', false)",
-            "SELECT pg_advisory_lock(1)",
-            "SELECT nextval('s')",
-            "SELECT own.count(1)",
-            "SELECT own . count (1)",
-            "SELECT \"count\"(1)",
-            "SELECT \"f\"\t(1)",
-            "SELECT f/**/(1)",
-            "SELECT f -- x\n(1)",
-            "SELECT x$count(1)",
-            "SELECT \u{fc}count(1)",
-            "SELECT 1 INTO t",
-            "WITH a AS (DELETE FROM t RETURNING 1) SELECT 1",
-            "INSERT INTO t VALUES (1)",
-            "BEGIN",
-            "",
-        ] {
-            assert!(!only_reads(text), "{text}");
         }
     }
 
