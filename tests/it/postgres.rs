@@ -112,6 +112,9 @@ const LEFT: &[&str] = &[
     "BEGIN\nCOMMIT AND CHAIN\nINSERT INTO t VALUES ('s3cret')",
     "/* hidden */ ; begin\nINSERT INTO t VALUES ('s3cret')",
     "SELECT hides_a_setting()",
+    // Without a function in sight.
+    "SELECT * FROM leaves_a_setting",
+    "SELECT t.hides_a_setting FROM t",
     "!COPY t FROM STDIN",
     "!SELECT 1/0",
     "SELECT 1",
@@ -134,7 +137,9 @@ async fn prepare_for_left(database: &Database) {
     let prepared = "CREATE TABLE t (a text); INSERT INTO t VALUES ('public'); CREATE SEQUENCE sequence; \
         CREATE SCHEMA hidden; CREATE TABLE hidden.t (a int); INSERT INTO hidden.t VALUES (5); \
         DO $$ BEGIN CREATE ROLE other; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$; \
-        CREATE FUNCTION hides_a_setting() RETURNS text LANGUAGE sql AS $$ SELECT set_config('probe.secret', 's3cret', false) $$";
+        CREATE FUNCTION hides_a_setting() RETURNS text LANGUAGE sql AS $$ SELECT set_config('probe.secret', 's3cret', false) $$; \
+        CREATE FUNCTION hides_a_setting(t) RETURNS text LANGUAGE sql AS $$ SELECT hides_a_setting() $$; \
+        CREATE VIEW leaves_a_setting AS SELECT hides_a_setting()";
     database.ask(prepared).await;
 }
 
