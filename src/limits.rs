@@ -24,8 +24,10 @@ pub struct Limits {
     pub queue_wait: Duration,
     /// The most bytes of an upload.
     pub request_body_bytes: u64,
-    /// Calls out that one request may make.
+    /// Calls out that one request may make, and connections that it may open by sockets.
     pub outbound_requests: u32,
+    /// Connections out that all requests together may have: those of calls, which are kept for the next, and those of sockets.
+    pub outbound_connections: u32,
 }
 
 impl Default for Limits {
@@ -39,6 +41,7 @@ impl Default for Limits {
             queue_wait: Duration::from_secs(1),
             request_body_bytes: 16 << 20,
             outbound_requests: 50,
+            outbound_connections: 1000,
         }
     }
 }

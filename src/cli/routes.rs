@@ -38,7 +38,7 @@ fn kind_of(spec: &FunctionSpec) -> String {
 
 fn show_limits(limits: &Limits) -> String {
     format!(
-        "timeout {}, cpu {}, memory {}, concurrency {}, queue {} for {}, body {}, outbound {}",
+        "timeout {}, cpu {}, memory {}, concurrency {}, queue {} for {}, body {}, outbound {} over {}",
         limits.timeout.map_or_else(|| "none".to_owned(), show_duration),
         show_duration(limits.cpu),
         show_size(limits.memory_bytes),
@@ -47,5 +47,6 @@ fn show_limits(limits: &Limits) -> String {
         show_duration(limits.queue_wait),
         show_size(limits.request_body_bytes),
         limits.outbound_requests,
+        limits.outbound_connections,
     )
 }

@@ -260,6 +260,12 @@ fn check_limits(file: &LimitsFile, default: &Limits, errors: &mut Vec<Diagnostic
             "outbound-requests",
             errors,
         ),
+        outbound_connections: count(
+            file.outbound_connections.as_ref(),
+            default.outbound_connections,
+            "outbound-connections",
+            errors,
+        ),
     }
 }
 

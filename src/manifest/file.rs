@@ -98,6 +98,7 @@ pub(super) struct LimitsFile {
     pub(super) queue_wait: Option<Spanned<String>>,
     pub(super) request_body: Option<Spanned<String>>,
     pub(super) outbound_requests: Option<Spanned<i64>>,
+    pub(super) outbound_connections: Option<Spanned<i64>>,
 }
 
 /// `[functions.NAME]`
@@ -226,6 +227,7 @@ fn read_limits(mut table: Table<'_>) -> LimitsFile {
         queue_wait: table.string("queue-wait"),
         request_body: table.string("request-body"),
         outbound_requests: table.integer("outbound-requests"),
+        outbound_connections: table.integer("outbound-connections"),
     };
     table.finish();
     limits

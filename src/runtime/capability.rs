@@ -7,6 +7,7 @@ mod absent;
 mod bindings;
 pub(super) mod cgi;
 mod config;
+pub(super) mod connections;
 mod keyvalue;
 pub(super) mod outbound;
 mod postgres;
@@ -32,7 +33,7 @@ pub(super) fn link(linker: &mut Linker<State>, kind: Kind) -> wasmtime::Result<(
     }
     config::link(linker)?;
     variables::link(linker, kind)?;
-    keyvalue::link(linker, kind)?;
+    keyvalue::link(linker)?;
     spin_key_value::link(linker, kind)?;
     sqlite::link(linker, kind)?;
     postgres::link(linker, kind)

@@ -3,6 +3,7 @@
 //! **Invariant:** once a [`Function`] exists, its code was compiled, linked and fitted; a request only makes a store,
 //! instantiates and calls, unless the host has more functions than it keeps mapped (see `code`).
 
+use super::capability::connections::Connections;
 use super::capability::outbound::Outbound;
 use super::capability::sockets::Sockets;
 use super::code::{Code, CodeCell, CodeSource, Residents};
@@ -133,12 +134,14 @@ impl Function {
         }
         let engines = residents.engines();
         let limits = settings.limits;
-        let outbound = Outbound::new(settings.app.clone(), settings.name.clone(), settings.outbound);
+        let connections = Connections::new(limits.outbound_connections);
+        let (app, name) = (settings.app.clone(), settings.name.clone());
+        let outbound = Outbound::new(app, name, settings.outbound, Arc::clone(&connections));
         Ok(Self {
             gate: Gate::new(host_gate, limits.concurrency, limits.queue, limits.queue_wait),
             refusals: Trickle::default(),
             postgres: Arc::new(AddressPools::new(Arc::clone(outbound.grants()))),
-            sockets: Sockets::new(Arc::clone(outbound.grants())),
+            sockets: Sockets::new(Arc::clone(outbound.grants()), connections),
             outbound,
             app: settings.app,
             name: settings.name,

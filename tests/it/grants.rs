@@ -213,3 +213,20 @@ async fn a_request_has_a_bounded_number_of_connections() {
     let twice = host.send(Request::post(&format!("/tcp?127.0.0.1:{port},127.0.0.1:{port}"), "abc")).await;
     assert_eq!(twice.status, 422, "{}", twice.text());
 }
+
+#[tokio::test]
+async fn a_function_has_a_bounded_number_of_connections_by_sockets() {
+    let (port, _serving) = backwards();
+    let settings = format!("outbound = [\"tcp://127.0.0.1:{port}\"]\nlimits = {{ outbound-connections = 1 }}");
+    let host = TestHost::with(&probe("", &settings));
+    let ask = async |addresses: String| host.send(Request::post(&format!("/tcp?{addresses}"), "abc")).await;
+    ask(format!("127.0.0.1:{port}")).await.assert_ok("cba");
+    let twice = ask(format!("127.0.0.1:{port},127.0.0.1:{port}")).await;
+    assert_eq!(twice.status, 422, "{}", twice.text());
+    // They are given back with their sandboxes, which is after the answer.
+    let mut tries = 0;
+    while ask(format!("127.0.0.1:{port}")).await.status != 200 {
+        tries += 1;
+        assert!(tries < 1000, "the connection was never given back");
+    }
+}

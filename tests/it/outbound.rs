@@ -99,6 +99,19 @@ async fn a_request_makes_a_bounded_number_of_calls() {
 }
 
 #[tokio::test]
+async fn a_function_has_a_bounded_number_of_connections() {
+    let (one, other) = (TestHost::of_guest("hello", ""), TestHost::of_guest("hello", ""));
+    let url = |host: &TestHost| format!("/?url=http://{}/x", host.address());
+    let settings = "outbound = [\"http://127.0.0.1:*\"]\nlimits = { outbound-connections = 1 }";
+    let host = TestHost::of_guest("fetch", settings);
+    // The first call's connection is kept, and used again; there may be no second.
+    host.get(&url(&one)).await.assert_ok("Hello, world!\n");
+    let answer = host.get(&url(&other)).await;
+    assert!(answer.text().contains("ConnectionLimitReached"), "{}", answer.text());
+    host.get(&url(&one)).await.assert_ok("Hello, world!\n");
+}
+
+#[tokio::test]
 async fn who_does_not_answer_is_an_error_and_not_a_trap() {
     // A port that is taken, so that nobody else gets it, and not listened on.
     let taken = tokio::net::TcpSocket::new_v4().unwrap();

@@ -4,7 +4,6 @@
 //! bounded in sum; each of it may be as long as a value.
 
 use super::bindings::wasi::{keyvalue0_2_0_draft as draft, keyvalue0_2_0_draft2 as draft2};
-use crate::receipt::Kind;
 use crate::runtime::sandbox::{DataView, HasDataView, State};
 use crate::storage::kv::{RESULT_BYTES_MAX, Store, StoreError, Swap};
 use std::sync::Arc;
@@ -267,7 +266,7 @@ impl draft2::atomics::HostCas for DataView<'_> {
 }
 
 /// Adds both drafts to `linker`.
-pub(super) fn link(linker: &mut Linker<State>, _: Kind) -> wasmtime::Result<()> {
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     draft::store::add_to_linker::<_, HasDataView>(linker, State::data_view)?;
     draft::atomics::add_to_linker::<_, HasDataView>(linker, State::data_view)?;
     draft::batch::add_to_linker::<_, HasDataView>(linker, State::data_view)?;

@@ -4,6 +4,7 @@
 //! what can go wrong to the errors a guest knows. **Invariant:** connections are pooled for each function by itself,
 //! so that none is ever used on another function's grant.
 
+use super::connections::{Connections, Counted};
 use crate::grants::{OutboundGrants, Scheme};
 use crate::names::{Name, RequestId};
 use crate::runtime::text::printable;
@@ -16,7 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
@@ -61,15 +62,21 @@ struct Caller {
     app: Name,
     function: Name,
     grants: Arc<OutboundGrants>,
+    connections: Arc<Connections>,
     client: OnceLock<PooledClient>,
     /// The log lines of calls that were not granted.
     denials: Trickle,
 }
 
 impl Outbound {
-    pub(in crate::runtime) fn new(app: Name, function: Name, grants: OutboundGrants) -> Self {
+    pub(in crate::runtime) fn new(
+        app: Name,
+        function: Name,
+        grants: OutboundGrants,
+        connections: Arc<Connections>,
+    ) -> Self {
         let (grants, client) = (Arc::new(grants), OnceLock::new());
-        Self(Arc::new(Caller { app, function, grants, client, denials: Trickle::default() }))
+        Self(Arc::new(Caller { app, function, grants, connections, client, denials: Trickle::default() }))
     }
 
     /// Whom the function may call.
@@ -90,6 +97,21 @@ impl Outbound {
 }
 
 impl Caller {
+    fn new_client(&self) -> PooledClient {
+        let (grants, connections) = (Arc::clone(&self.grants), Arc::clone(&self.connections));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(TLS.clone())
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(GrantedConnector { grants, connections });
+        Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(connector)
+    }
+
     /// Logs that a call to `uri` was not granted: the guest may keep it to itself.
     fn log_denial(&self, request_id: RequestId, uri: &Uri) {
         let Some(LeftOut(left_out)) = self.denials.admit() else { return };
@@ -142,7 +164,7 @@ impl WasiHttpHooks for OutboundHooks {
             return Box::new(async { Err(error) });
         }
         self.left -= 1;
-        let client = self.caller.client.get_or_init(|| client(&self.caller.grants)).clone();
+        let client = self.caller.client.get_or_init(|| self.caller.new_client()).clone();
         let (caller, request_id, uri) = (Arc::clone(&self.caller), self.request_id, request.uri().clone());
         Box::new(async move {
             let sent = send(client, request, options.unwrap_or_default()).await;
@@ -184,20 +206,6 @@ fn target(uri: &Uri) -> Option<(Scheme, &str, u16)> {
         return None;
     }
     Some((scheme, authority.host(), authority.port_u16().or(scheme.default_port())?))
-}
-
-fn client(grants: &Arc<OutboundGrants>) -> PooledClient {
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(TLS.clone())
-        .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(GrantedConnector { grants: Arc::clone(grants) });
-    Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .build(connector)
 }
 
 async fn send(client: PooledClient, request: Request<WasiBody>, options: RequestOptions) -> Sent {
@@ -297,6 +305,7 @@ fn explain(error: &(dyn StdError + 'static)) -> Error {
 #[derive(Clone)]
 struct GrantedConnector {
     grants: Arc<OutboundGrants>,
+    connections: Arc<Connections>,
 }
 
 /// Why there is no connection.
@@ -304,6 +313,8 @@ struct GrantedConnector {
 enum ConnectError {
     #[error("the address is not granted")]
     Denied,
+    #[error("the function has as many connections as it may")]
+    TooMany,
     #[error("the URI names no host")]
     NoHost,
     #[error("the name does not resolve: {0}")]
@@ -318,6 +329,7 @@ impl ConnectError {
     fn as_wasi(&self) -> Error {
         match self {
             Self::Denied => Error::HttpRequestDenied,
+            Self::TooMany => Error::ConnectionLimitReached,
             Self::NoHost => Error::HttpRequestUriInvalid,
             Self::Dns(error) => Error::DnsError { rcode: Some(error.kind().to_string()), info_code: None },
             Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
@@ -328,7 +340,7 @@ impl ConnectError {
 }
 
 impl tower_service::Service<Uri> for GrantedConnector {
-    type Response = TokioIo<TcpStream>;
+    type Response = Counted;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 
@@ -337,20 +349,18 @@ impl tower_service::Service<Uri> for GrantedConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let grants = Arc::clone(&self.grants);
+        let (grants, connections) = (Arc::clone(&self.grants), Arc::clone(&self.connections));
         Box::pin(async move {
             let (scheme, host, port) = target(&uri).ok_or(ConnectError::NoHost)?;
-            timeout(CONNECT_TIMEOUT, connect(&grants, scheme, host, port)).await.map_err(|_| ConnectError::TimedOut)?
+            let held = connections.one().ok_or(ConnectError::TooMany)?;
+            let connecting = timeout(CONNECT_TIMEOUT, connect(&grants, scheme, host, port));
+            let stream = connecting.await.map_err(|_| ConnectError::TimedOut)??;
+            Ok(Counted::new(stream, held))
         })
     }
 }
 
-async fn connect(
-    grants: &OutboundGrants,
-    scheme: Scheme,
-    host: &str,
-    port: u16,
-) -> Result<TokioIo<TcpStream>, ConnectError> {
+async fn connect(grants: &OutboundGrants, scheme: Scheme, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
     let bare_host = host.trim_start_matches('[').trim_end_matches(']');
     let resolved: Vec<SocketAddr> =
         tokio::net::lookup_host((bare_host, port)).await.map_err(ConnectError::Dns)?.collect();
@@ -363,7 +373,7 @@ async fn connect(
             Ok(stream) => {
                 // Small requests must not wait for the acknowledgement of the one before (Nagle).
                 stream.set_nodelay(true).map_err(ConnectError::Connect)?;
-                return Ok(TokioIo::new(stream));
+                return Ok(stream);
             }
             Err(error) => failure = ConnectError::Connect(error),
         }

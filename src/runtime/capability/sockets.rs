@@ -4,6 +4,7 @@
 //! and nobody binds to anything but what the system picks. **Invariant:** as for calls by `wasi:http`, a name leads to no
 //! address of this machine or of a private network unless a grant names that address.
 
+use super::connections::Connections;
 use crate::grants::{OutboundGrants, Scheme};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -22,17 +23,19 @@ pub(in crate::runtime) struct Sockets {
     grants: Arc<OutboundGrants>,
     /// What granted names were resolved to, and when.
     resolved: Arc<Mutex<Resolved>>,
+    connections: Arc<Connections>,
 }
 
 type Resolved = HashMap<String, (Instant, Vec<IpAddr>)>;
 type Verdict = Pin<Box<dyn Future<Output = bool> + Send + Sync>>;
 
 impl Sockets {
-    pub(in crate::runtime) fn new(grants: Arc<OutboundGrants>) -> Self {
-        Self { grants, resolved: Arc::default() }
+    pub(in crate::runtime) fn new(grants: Arc<OutboundGrants>, connections: Arc<Connections>) -> Self {
+        Self { grants, resolved: Arc::default(), connections }
     }
 
-    /// Lets one request's sandbox use what was granted: at most `connections_max` connections.
+    /// Lets one request's sandbox use what was granted: at most `connections_max` connections, and what is
+    /// left of the function's.
     pub(in crate::runtime) fn grant(&self, wasi: &mut WasiCtxBuilder, connections_max: u32) {
         let (tcp, udp) = (self.grants.any(Scheme::Tcp), self.grants.any(Scheme::Udp));
         wasi.allow_tcp(tcp).allow_udp(udp).allow_ip_name_lookup(tcp || udp);
@@ -40,7 +43,7 @@ impl Sockets {
             return;
         }
         let (grants, resolved) = (Arc::clone(&self.grants), Arc::clone(&self.resolved));
-        let left = Arc::new(AtomicU32::new(connections_max));
+        let (left, held) = (AtomicU32::new(connections_max), self.connections.none());
         wasi.socket_addr_check(move |address, used| {
             let scheme = match used {
                 SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => return verdict(is_any(address)),
@@ -48,8 +51,8 @@ impl Sockets {
                 SocketAddrUse::TcpConnect => Scheme::Tcp,
                 SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => Scheme::Udp,
             };
-            if scheme == Scheme::Tcp && !take_one(&left) {
-                tracing::debug!(%address, "a connection is one too many for its request");
+            if scheme == Scheme::Tcp && !(take_one(&left) && held.take_one()) {
+                tracing::debug!(%address, "a connection is one too many for its request or its function");
                 return verdict(false);
             }
             if grants.allow_bare_address(scheme, address.ip(), address.port()) {
