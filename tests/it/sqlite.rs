@@ -357,6 +357,9 @@ async fn a_0_3_guest_streams_rows_and_asks_several_things_at_once() {
     let inserts = (0..50).map(|number| format!("INSERT INTO t VALUES ({number})")).collect::<Vec<_>>().join("\n");
     assert!(said("/together?main", &inserts).await.ends_with("rowid 52 changes 1"));
     assert!(said("/sql?main", "SELECT count(*) FROM t").await.contains("Integer(52)"));
+    // What would wait for itself is told so.
+    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT max(i) FROM n";
+    assert!(said("/mixed?main", &format!("{slow}\nSELECT 1")).await.contains("is not done yet"));
     assert_eq!(said("/sql?other", "SELECT 1").await, "Error::AccessDenied");
     assert!(said("/sql?main", "SELECT absent FROM t").await.contains("no such column"));
     assert_eq!(said("/variable?region", "").await, "eu");

@@ -1,7 +1,8 @@
 //! `fermyon:spin/sqlite` and `spin:sqlite`: the embedded databases that a function was granted, by name.
 //!
 //! A connection of a guest's is a session of the database (`storage::sql::sqlite`). **Invariant:** one statement of a
-//! connection at a time: a 0.3 guest may call it again before the last call was answered, and then waits.
+//! connection at a time: a 0.3 guest may call it again before the last call was answered, and then waits; by a call during which
+//! it does nothing else, it is told.
 
 use super::bindings::fermyon::spin::sqlite as v2;
 use super::bindings::spin::sqlite::sqlite as v3;
@@ -9,7 +10,7 @@ use crate::receipt::Kind;
 use crate::runtime::sandbox::{DataView, HasDataView, State};
 use crate::storage::sql::sqlite::{Rows, Session, SqliteError, Value};
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use wasmtime::component::{Accessor, FutureReader, Linker, Resource, StreamReader};
 
 /// What a guest has open.
@@ -38,8 +39,13 @@ impl DataView<'_> {
 }
 
 impl Connection {
-    async fn execute(&self, statement: String, parameters: Vec<Value>) -> Result<Rows, SqliteError> {
-        self.0.lock().await.execute(statement, parameters).await
+    /// For a call during which the guest does nothing else: a call of its that has the session already could not go on either.
+    fn now(&self) -> Result<MutexGuard<'_, Session>, SqliteError> {
+        self.0.try_lock().map_err(|_| SqliteError::Underway)
+    }
+
+    async fn execute_now(&self, statement: String, parameters: Vec<Value>) -> Result<Rows, SqliteError> {
+        self.now()?.execute(statement, parameters).await
     }
 }
 
@@ -61,7 +67,7 @@ impl v2::HostConnection for DataView<'_> {
     ) -> wasmtime::Result<Result<v2::QueryResult, v2::Error>> {
         let connection = self.session(&connection)?;
         let parameters = parameters.into_iter().map(Value::from).collect();
-        let done = connection.execute(statement, parameters).await;
+        let done = connection.execute_now(statement, parameters).await;
         Ok(done.map(v2::QueryResult::from).map_err(|error| match error {
             SqliteError::Full => v2::Error::DatabaseFull,
             error => v2::Error::Io(error.to_string()),
@@ -89,16 +95,17 @@ impl v3::HostConnection for DataView<'_> {
     ) -> wasmtime::Result<Result<v3::QueryResult, v3::Error>> {
         let connection = self.session(&connection)?;
         let parameters = parameters.into_iter().map(Value::from).collect();
-        let done = connection.execute(statement, parameters).await;
+        let done = connection.execute_now(statement, parameters).await;
         Ok(done.map(v3::QueryResult::from).map_err(v3::Error::from))
     }
 
     async fn last_insert_rowid(&mut self, connection: Resource<Connection>) -> wasmtime::Result<i64> {
-        Ok(self.session(&connection)?.0.lock().await.last_insert_rowid())
+        // There is no case for an error here.
+        Ok(self.session(&connection)?.now()?.last_insert_rowid())
     }
 
     async fn changes(&mut self, connection: Resource<Connection>) -> wasmtime::Result<u64> {
-        Ok(self.session(&connection)?.0.lock().await.changes())
+        Ok(self.session(&connection)?.now()?.changes())
     }
 
     async fn drop(&mut self, connection: Resource<Connection>) -> wasmtime::Result<()> {
@@ -127,7 +134,7 @@ impl v3::HostConnectionWithStore<State> for HasDataView {
     ) -> wasmtime::Result<Result<Streamed, v3::Error>> {
         let connection = accessor.with(|mut access| access.get().session(&connection))?;
         let parameters = parameters.into_iter().map(Value::from).collect();
-        let result = match connection.execute(statement, parameters).await {
+        let result = match connection.0.lock().await.execute(statement, parameters).await {
             Ok(rows) => v3::QueryResult::from(rows),
             Err(error) => return Ok(Err(error.into())),
         };

@@ -75,6 +75,9 @@ pub enum SqliteError {
     /// Somebody else's transaction took too long.
     #[error("the database is locked")]
     Busy,
+    /// The session has another statement at work.
+    #[error("another statement of this connection is not done yet")]
+    Underway,
     /// `SQLite` says so.
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
