@@ -116,15 +116,21 @@ def databases(build):
     """500 requests at once that each ask a database: by the host's pool, by bare axum's, and by a connection of each guest's own."""
     query, sockets = components.rust(build, "query.wasm"), components.rust(build, "query-sockets.wasm")
     limits = "limits = { concurrency = 600, queue-wait = \"30s\" }\n"
+    fitted = f"limits = {{ concurrency = {2 * POOL}, queue-wait = \"30s\" }}\n"
     with postgres() as (port, psql):
         url = f"postgres://postgres@127.0.0.1:{port}/postgres"
         toml = app("databases", f'[databases.main]\nurl = "{url}"\npool = {POOL}\n'
                    + function("query", query, "/", f'databases = ["main"]\n{limits}')
+                   + function("fitted", query, "/fitted", f'databases = ["main"]\n{fitted}')
+                   + function("hello", components.rust(build, "hello-wstd.wasm"), "/hello", limits)
                    + function("sockets", sockets, "/sockets",
                               f'outbound = ["tcp://127.0.0.1:{port}"]\nenv = {{ DATABASE = "127.0.0.1:{port}" }}\n{limits}'))
         axum = Launch("floor-query", (builds.floor_query(build), url, str(POOL)), {"http": LISTEN}, mute=True)
         with servers.running(axum, SHARED) as floor, servers.running(contenders.host_of(build, "databases", toml), SHARED) as host:
-            running = {f"axum, pool of {POOL}": (floor, "/"), f"fnhost, pool of {POOL}": (host, "/"),
+            running = {f"axum, pool of {POOL}": (floor, "/"),
+                       f"fnhost, pool of {POOL}, `concurrency = 600`": (host, "/"),
+                       f"fnhost, pool of {POOL}, `concurrency = {2 * POOL}`": (host, "/fitted"),
+                       "fnhost, no query: it says hello": (host, "/hello"),
                        "fnhost, a connection for each request (wasi:sockets)": (host, "/sockets")}
             found = rounds_of(running, 500)
             held = psql("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'").strip()
