@@ -9,6 +9,7 @@ mod observe;
 mod respond;
 mod socket;
 pub mod summary;
+mod target;
 mod tasks;
 
 use crate::manifest::HostConfig;

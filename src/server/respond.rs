@@ -26,6 +26,8 @@ fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::BadRequest => (StatusCode::BAD_REQUEST, "The request is malformed."),
         Outcome::NoRoute => (StatusCode::NOT_FOUND, "No function has a route for this host and path."),
         Outcome::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "This path is answered for other methods."),
+        Outcome::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "This host does not do that for anybody."),
+        Outcome::TargetTooLong => (StatusCode::URI_TOO_LONG, "The target is longer than this host reads."),
         Outcome::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The upload is larger than the function takes."),
         Outcome::HeadersTooLarge => {
             (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are larger than the function takes.")
@@ -64,12 +66,26 @@ pub(super) fn refusal(observed: Observation, outcome: Outcome, close: bool) -> R
 }
 
 /// 405, with the methods that would do (RFC 9110, 15.5.6).
-pub(super) fn wrong_method(observed: Observation, allow: &[String], close: bool) -> Response<ResponseBody> {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(&allow.join(", ")) {
-        headers.insert(ALLOW, value);
+pub(super) fn wrong_method(observed: Observation, allow: &str, close: bool) -> Response<ResponseBody> {
+    problem(observed, Outcome::NoMethod, allowing(allow), close)
+}
+
+/// What the host itself can do, for who asks it and no function (RFC 9110, 9.3.7).
+pub(super) fn server_options(mut observed: Observation, allow: &str, close: bool) -> Response<ResponseBody> {
+    let mut headers = allowing(allow);
+    if close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    problem(observed, Outcome::NoMethod, headers, close)
+    observed.answered(StatusCode::OK);
+    observed.sign(&mut headers);
+    observed.end(Outcome::Ok);
+    let mut response = Response::new(ResponseBody::of(Vec::new()));
+    *response.headers_mut() = headers;
+    response
+}
+
+fn allowing(allow: &str) -> HeaderMap {
+    HeaderValue::from_str(allow).into_iter().map(|value| (ALLOW, value)).collect()
 }
 
 /// 503, with the time after which to try again (RFC 9110, 10.2.3).
@@ -108,8 +124,7 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
     // Strings and numbers cannot fail to become JSON.
     let mut body = serde_json::to_vec(&body).unwrap_or_default();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if close || matches!(outcome, Outcome::BodyTooLarge | Outcome::BodyTimeout) {
-        // The rest of an upload that nobody wants is not read either.
+    if close || is_last(outcome) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     observed.sign(&mut headers);
@@ -123,6 +138,19 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// Whether nothing more is read from a connection behind this outcome: the rest of an upload that nobody wants, or what follows
+/// a request that others may end at another byte.
+fn is_last(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::BadRequest
+            | Outcome::NotImplemented
+            | Outcome::TargetTooLong
+            | Outcome::BodyTooLarge
+            | Outcome::BodyTimeout
+    )
 }
 
 /// Whether a response to this method has no body, whatever it says (RFC 9110, 9.3.2).

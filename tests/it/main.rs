@@ -41,6 +41,7 @@ mod protocol;
 mod receipts;
 mod residents;
 mod routing;
+mod semantics;
 mod shutdown;
 mod sqlite;
 mod streaming;
