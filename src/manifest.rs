@@ -65,6 +65,10 @@ pub struct HostConfig {
     pub header_timeout: Duration,
     /// How long a client may pause in the middle of an upload.
     pub body_timeout: Duration,
+    /// How long a connection stays open on which nothing is asked.
+    pub idle_timeout: Duration,
+    /// How long a client may take none of what is sent to it.
+    pub write_timeout: Duration,
     /// How long requests may go on once the host was asked to stop.
     pub shutdown_grace: Duration,
     /// Whether responses carry `Server-Timing`.
@@ -123,6 +127,8 @@ impl Default for HostConfig {
             connections: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(30),
             server_timing: true,
             keep_releases: 20,

@@ -82,6 +82,20 @@ pub fn peer_closed<S>(_socket: S) -> bool {
     false
 }
 
+/// Has the kernel give up on a connection whose other end takes nothing that was sent for so long (`TCP_USER_TIMEOUT`, tcp(7)), also
+/// when it is closed here: otherwise that takes a quarter of an hour, and what was sent is kept until then.
+#[cfg(target_os = "linux")]
+pub fn bound_unacknowledged(socket: impl std::os::fd::AsFd, time: Duration) {
+    let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, millis) {
+        tracing::debug!(%error, "no TCP_USER_TIMEOUT");
+    }
+}
+
+/// Elsewhere the kernel has a time of its own.
+#[cfg(not(target_os = "linux"))]
+pub fn bound_unacknowledged<S>(_socket: S, _time: Duration) {}
+
 /// What tells whether a file was changed since: all that stat(2) has and a writer cannot help but change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FileStamp {

@@ -48,8 +48,12 @@ pub enum Outcome {
     NoMethod,
     /// The queue was full, or no permit came free in time.
     Busy,
-    /// The client's request was no request: a bad Host, for instance.
+    /// The client's request was no request: a bad Host, for instance, or an upload in broken chunks.
     BadRequest,
+    /// The request asked for what the host does for nobody: TRACE, or a transfer coding besides `chunked`.
+    NotImplemented,
+    /// The request's target is longer than the host reads.
+    TargetTooLong,
     /// The upload was larger than `request-body`.
     BodyTooLarge,
     /// The request's headers are more than its function can be given.
@@ -78,12 +82,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Ok,
         Self::NoRoute,
         Self::NoMethod,
         Self::Busy,
         Self::BadRequest,
+        Self::NotImplemented,
+        Self::TargetTooLong,
         Self::BodyTooLarge,
         Self::HeadersTooLarge,
         Self::BodyTimeout,
@@ -114,6 +120,8 @@ impl Outcome {
             | Self::NoMethod
             | Self::Busy
             | Self::BadRequest
+            | Self::NotImplemented
+            | Self::TargetTooLong
             | Self::BodyTooLarge
             | Self::HeadersTooLarge
             | Self::BodyTimeout
@@ -130,6 +138,8 @@ impl Outcome {
             Self::NoMethod => "no_method",
             Self::Busy => "busy",
             Self::BadRequest => "bad_request",
+            Self::NotImplemented => "not_implemented",
+            Self::TargetTooLong => "target_too_long",
             Self::BodyTooLarge => "body_too_large",
             Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTimeout => "body_timeout",

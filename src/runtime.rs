@@ -23,3 +23,4 @@ pub mod trickle;
 mod upload;
 
 pub use meter::Usage;
+pub use upload::MalformedUpload;

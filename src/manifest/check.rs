@@ -99,6 +99,8 @@ pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnos
         connections: count(file.connections.as_ref(), default.connections, "connections", errors),
         header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
         body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),
+        idle_timeout: duration(file.idle_timeout.as_ref(), default.idle_timeout, errors),
+        write_timeout: duration(file.write_timeout.as_ref(), default.write_timeout, errors),
         shutdown_grace: duration(file.shutdown_grace.as_ref(), default.shutdown_grace, errors),
         server_timing: file.server_timing.map_or(default.server_timing, Spanned::into_inner),
         keep_releases: count(file.keep_releases.as_ref(), default.keep_releases, "keep-releases", errors),

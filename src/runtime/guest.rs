@@ -39,6 +39,9 @@ pub enum InvokeError {
     /// The upload is over `request-body`.
     #[error("the upload is larger than the limit")]
     BodyTooLarge,
+    /// The client broke the framing of its upload.
+    #[error("the upload is in broken chunks")]
+    UploadMalformed,
     /// The client stopped sending in the middle of its upload.
     #[error("the client stopped sending in the middle of its upload")]
     UploadStalled,
@@ -64,6 +67,7 @@ impl InvokeError {
             Self::CpuLimit => Outcome::CpuLimit,
             Self::MemoryLimit(_) => Outcome::MemoryLimit,
             Self::BodyTooLarge => Outcome::BodyTooLarge,
+            Self::UploadMalformed => Outcome::BadRequest,
             Self::UploadStalled => Outcome::BodyTimeout,
             Self::UploadBroken => Outcome::ClientGone,
             Self::HeadersTooLarge => Outcome::HeadersTooLarge,
@@ -145,6 +149,9 @@ impl Guest {
         let text = printable(format!("{error:#}").as_bytes(), TRAP_TEXT_BYTES_MAX);
         if self.meter.upload.too_large() {
             return InvokeError::BodyTooLarge;
+        }
+        if self.meter.upload.malformed() {
+            return InvokeError::UploadMalformed;
         }
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return InvokeError::of_stop(*stop);

@@ -183,6 +183,10 @@ fn poll_head(
     if guest.meter.upload.too_large() {
         return Poll::Ready(Err(InvokeError::BodyTooLarge));
     }
+    // Whatever the guest makes of such an error, the fault is the client's.
+    if guest.meter.upload.malformed() {
+        return Poll::Ready(Err(InvokeError::UploadMalformed));
+    }
     match head.take(guest, turns) {
         Some(head) => Poll::Ready(head),
         None if polled.is_ready() => Poll::Ready(Err(InvokeError::NoResponse(String::new()))),

@@ -42,6 +42,7 @@ pub(super) struct UploadMeter {
     bytes_read: AtomicU64,
     too_large: AtomicBool,
     broke_off: AtomicBool,
+    malformed: AtomicBool,
     /// Nanoseconds in which the guest could not go on because the client had not sent yet.
     waited_nanos: AtomicU64,
     /// Nanoseconds after `started` at which the wait under way began, plus one; zero if there is none.
@@ -96,6 +97,7 @@ impl Meter {
                 bytes_read: AtomicU64::new(0),
                 too_large: AtomicBool::new(false),
                 broke_off: AtomicBool::new(false),
+                malformed: AtomicBool::new(false),
                 waited_nanos: AtomicU64::new(0),
                 waiting_since: AtomicU64::new(0),
             },
@@ -226,6 +228,15 @@ impl UploadMeter {
 
     pub(super) fn too_large(&self) -> bool {
         self.too_large.load(Relaxed)
+    }
+
+    pub(super) fn note_malformed(&self) {
+        self.malformed.store(true, Relaxed);
+    }
+
+    /// Whether its client broke the framing.
+    pub(super) fn malformed(&self) -> bool {
+        self.malformed.load(Relaxed)
     }
 
     pub(super) fn note_broke_off(&self) {

@@ -216,10 +216,11 @@ impl Stream {
         // A guest that passes its upload on fails with it.
         let upload = &self.guest.meter.upload;
         Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| match (upload.too_large(), upload.broke_off()) {
-                (true, _) => InvokeError::BodyTooLarge,
-                (false, true) => InvokeError::UploadBroken,
-                (false, false) => InvokeError::of_guest(&error.to_string()),
+            frame.map_err(|error| match () {
+                () if upload.too_large() => InvokeError::BodyTooLarge,
+                () if upload.malformed() => InvokeError::UploadMalformed,
+                () if upload.broke_off() => InvokeError::UploadBroken,
+                () => InvokeError::of_guest(&error.to_string()),
             })
         }))
     }

@@ -13,6 +13,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use wasmtime_wasi_http::Error;
 
+/// The error of a body whose client broke the framing, and did not merely go away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the upload is in broken chunks")]
+pub struct MalformedUpload;
+
 /// An upload, as the guest reads it.
 pub(super) struct Upload<B> {
     body: B,
@@ -47,7 +52,11 @@ where
             // What went wrong between client and host is not the guest's to see, beyond that it did.
             Some(Err(error)) => {
                 let error: Box<dyn StdError + Send + Sync> = error.into();
-                upload.note_broke_off();
+                if error.is::<MalformedUpload>() {
+                    upload.note_malformed();
+                } else {
+                    upload.note_broke_off();
+                }
                 tracing::debug!(error = %error, "the upload broke off");
                 return Poll::Ready(Some(Err(Error::ConnectionTerminated)));
             }

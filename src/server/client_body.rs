@@ -2,9 +2,12 @@
 //! of an upload has to go on taking it for a while (`server::socket`).
 
 use super::socket::SocketView;
+use crate::runtime::MalformedUpload;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use std::error::Error as StdError;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -28,9 +31,9 @@ impl ClientBody {
 
 impl Body for ClientBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Box<dyn StdError + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let ended = match &frame {
             None => true,
@@ -40,7 +43,7 @@ impl Body for ClientBody {
         if ended && let Some(socket) = self.socket.take() {
             socket.note_uploading(false);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(explained)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -49,5 +52,15 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// What broke an upload off. Of HTTP/1.1, a client that breaks the framing is told from one that went away by the kind of the
+/// error alone: those of a connection have other kinds.
+fn explained(error: hyper::Error) -> Box<dyn StdError + Send + Sync> {
+    let cause = StdError::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match cause {
+        Some(ErrorKind::InvalidData | ErrorKind::InvalidInput) => Box::new(MalformedUpload),
+        _ => Box::new(error),
     }
 }

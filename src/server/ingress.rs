@@ -3,18 +3,21 @@
 use super::client_body::ClientBody;
 use super::observe::Observation;
 use super::respond::{self, ResponseBody};
+use super::target::{NoTarget, Target};
 use super::{Host, Peer};
 use crate::names::RequestId;
 use crate::receipt::Outcome;
 use crate::release::Route;
 use crate::release::routes::RouteError;
 use crate::runtime::invoke::{self, Call, Measure};
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, Uri};
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// What can be asked here, of some function or other; functions may answer methods of their own besides.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Answers one request.
 pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
@@ -22,8 +25,13 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let close = host.draining.load(Ordering::Acquire);
     let serving = host.deployments.live().current();
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
-    let Some(target) = Target::of(&request, &peer) else {
-        return respond::refusal(observed, Outcome::BadRequest, close);
+    let target = match Target::of(&request, peer.ends.local) {
+        Ok(target) => target,
+        Err(NoTarget::Malformed) => return respond::refusal(observed, Outcome::BadRequest, close),
+        Err(NoTarget::TooLong) => return respond::refusal(observed, Outcome::TargetTooLong, close),
+        Err(NoTarget::NotImplemented) => return respond::refusal(observed, Outcome::NotImplemented, close),
+        Err(NoTarget::Tunnel) => return respond::wrong_method(observed, METHODS, close),
+        Err(NoTarget::Server) => return respond::server_options(observed, METHODS, close),
     };
     let path = target.path_and_query.clone();
     let found = serving.find(target.authority.host(), request.method(), path.path(), request.headers());
@@ -33,7 +41,7 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let found = match found.matched {
         Ok(found) => found,
         Err(RouteError::NoRoute) => return respond::refusal(observed, Outcome::NoRoute, close),
-        Err(RouteError::NoMethod { allow }) => return respond::wrong_method(observed, &allow, close),
+        Err(RouteError::NoMethod { allow }) => return respond::wrong_method(observed, &allow.join(", "), close),
     };
     let function = &found.route.function;
     observed.found(found.route);
@@ -47,7 +55,8 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let measure = Measure::begin(function);
     observed.admitted(measure.clone());
     found.route.mark(request.headers_mut(), &found.params);
-    let mut call = target.apply(&mut request, &peer, observed.request_id(), found.route);
+    let mut call = call_of(&target, &peer, observed.request_id(), found.route);
+    target.write(&mut request);
     call.traceparent = observed.mark_trace(request.headers_mut());
     let bodiless = respond::sends_no_body(request.method());
     match invoke::invoke(function, permit, &measure, request, call).await {
@@ -56,44 +65,15 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     }
 }
 
-/// Whom and what a request asks for.
-struct Target {
-    authority: Authority,
-    path_and_query: PathAndQuery,
-}
-
-impl Target {
-    /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
-    /// HTTP/1.0 allows, it is the address that was connected to.
-    fn of<B>(request: &Request<B>, peer: &Peer) -> Option<Self> {
-        let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        let authority = match (request.uri().authority(), request.headers().get(HOST)) {
-            (Some(authority), _) => authority.clone(),
-            (None, Some(host)) => Authority::try_from(host.as_bytes()).ok()?,
-            (None, None) => Authority::try_from(peer.ends.local.to_string()).ok()?,
-        };
-        (!authority.as_str().contains('@')).then_some(Self { authority, path_and_query })
-    }
-
-    /// Writes it into the request, whole, so that a guest finds scheme and authority there whatever the protocol was.
-    fn apply<B>(self, request: &mut Request<B>, peer: &Peer, request_id: RequestId, route: &Route) -> Call {
-        let authority = self.authority.clone();
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(self.authority);
-        parts.path_and_query = Some(self.path_and_query);
-        // Three parts that were valid by themselves, with an authority there, make a valid URI.
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
-        Call {
-            request_id,
-            authority,
-            client: peer.ends.peer.ip(),
-            route_prefix_bytes: route.prefix_bytes,
-            traceparent: None,
-            stalled: Arc::clone(&peer.stalled),
-        }
+/// What the host says of a request, beside the request itself.
+fn call_of(target: &Target, peer: &Peer, request_id: RequestId, route: &Route) -> Call {
+    Call {
+        request_id,
+        authority: target.authority.clone(),
+        client: peer.ends.peer.ip(),
+        route_prefix_bytes: route.prefix_bytes,
+        traceparent: None,
+        stalled: Arc::clone(&peer.stalled),
     }
 }
 

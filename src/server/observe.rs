@@ -120,7 +120,7 @@ struct Observed {
 
 impl Observation {
     pub(super) fn begin<B>(host: Arc<Host>, peer: Arc<Peer>, request: &Request<B>) -> Self {
-        peer.answering.fetch_add(1, Ordering::Relaxed);
+        peer.progress.note_answering();
         let request_id = RequestId::new();
         let trace =
             host.observer.trace_sample.map(|sample| TraceContext::of_request(request.headers(), request_id, sample));
@@ -311,7 +311,7 @@ impl Observation {
             traced.route = route.map(|route| route.pattern.path().into());
             traced
         });
-        observed.peer.answering.fetch_sub(1, Ordering::Relaxed);
+        observed.peer.progress.note_answered(ended_at);
         let totals = route.map(|route| Arc::clone(&route.totals));
         observed.host.observer.collector.take(Ended { receipt, totals, traced });
     }

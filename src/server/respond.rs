@@ -3,7 +3,9 @@
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`; what went wrong in detail is in the log under
 //! the same request id, and never in the body. **Invariant:** no wildcard arm: a new outcome must choose its status.
 
+use super::framing;
 use super::observe::Observation;
+use super::streams;
 use crate::names::strip_host_headers;
 use crate::receipt::Outcome;
 use crate::release::canary::strip_cookie;
@@ -26,6 +28,8 @@ fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::BadRequest => (StatusCode::BAD_REQUEST, "The request is malformed."),
         Outcome::NoRoute => (StatusCode::NOT_FOUND, "No function has a route for this host and path."),
         Outcome::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "This path is answered for other methods."),
+        Outcome::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "This host does not do that for anybody."),
+        Outcome::TargetTooLong => (StatusCode::URI_TOO_LONG, "The target is longer than this host reads."),
         Outcome::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The upload is larger than the function takes."),
         Outcome::HeadersTooLarge => {
             (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are larger than the function takes.")
@@ -64,12 +68,26 @@ pub(super) fn refusal(observed: Observation, outcome: Outcome, close: bool) -> R
 }
 
 /// 405, with the methods that would do (RFC 9110, 15.5.6).
-pub(super) fn wrong_method(observed: Observation, allow: &[String], close: bool) -> Response<ResponseBody> {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(&allow.join(", ")) {
-        headers.insert(ALLOW, value);
+pub(super) fn wrong_method(observed: Observation, allow: &str, close: bool) -> Response<ResponseBody> {
+    problem(observed, Outcome::NoMethod, allowing(allow), close)
+}
+
+/// What the host itself can do, for who asks it and no function (RFC 9110, 9.3.7).
+pub(super) fn server_options(mut observed: Observation, allow: &str, close: bool) -> Response<ResponseBody> {
+    let mut headers = allowing(allow);
+    if close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    problem(observed, Outcome::NoMethod, headers, close)
+    observed.answered(StatusCode::OK);
+    observed.sign(&mut headers);
+    observed.end(Outcome::Ok);
+    let mut response = Response::new(ResponseBody::of(Vec::new()));
+    *response.headers_mut() = headers;
+    response
+}
+
+fn allowing(allow: &str) -> HeaderMap {
+    HeaderValue::from_str(allow).into_iter().map(|value| (ALLOW, value)).collect()
 }
 
 /// 503, with the time after which to try again (RFC 9110, 10.2.3).
@@ -108,8 +126,7 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
     // Strings and numbers cannot fail to become JSON.
     let mut body = serde_json::to_vec(&body).unwrap_or_default();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if close || matches!(outcome, Outcome::BodyTooLarge | Outcome::BodyTimeout) {
-        // The rest of an upload that nobody wants is not read either.
+    if close || is_last(outcome) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     observed.sign(&mut headers);
@@ -125,6 +142,19 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
     response
 }
 
+/// Whether nothing more is read from a connection behind this outcome: the rest of an upload that nobody wants, or what follows
+/// a request that others may end at another byte.
+fn is_last(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::BadRequest
+            | Outcome::NotImplemented
+            | Outcome::TargetTooLong
+            | Outcome::BodyTooLarge
+            | Outcome::BodyTimeout
+    )
+}
+
 /// Whether a response to this method has no body, whatever it says (RFC 9110, 9.3.2).
 pub(super) fn sends_no_body(method: &Method) -> bool {
     method == Method::HEAD
@@ -138,13 +168,13 @@ pub(super) fn answer(
     close: bool,
 ) -> Response<ResponseBody> {
     let (mut parts, mut body) = response.into_parts();
+    let given = body.size_hint().exact();
+    let promised = match framing::correct(&mut parts, given, bodiless) {
+        Ok(promised) => promised,
+        Err(unfit) => return failure(observed, &InvokeError::GuestError(unfit.to_string()), close),
+    };
     // A client that does not read its answer must not hold a sandbox that nobody needs.
     observed.guest_ended(&mut body);
-    if parts.status.is_informational() {
-        // 1xx belong to the connection: the client would go on waiting, or take it for another protocol.
-        let error = InvokeError::GuestError(format!("the guest answered with the status {}", parts.status.as_u16()));
-        return failure(observed, &error, close);
-    }
     strip_host_headers(&mut parts.headers);
     strip_cookie(&mut parts.headers);
     observed.answered(parts.status);
@@ -153,19 +183,21 @@ pub(super) fn answer(
         // HTTP/2 has no such header, and hyper takes it out there.
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let no_body = bodiless || parts.status == StatusCode::NO_CONTENT || parts.status == StatusCode::NOT_MODIFIED;
-    if no_body {
-        let length = body.size_hint().exact();
-        if let (true, Some(length), false) = (bodiless, length, parts.headers.contains_key(CONTENT_LENGTH)) {
+    if bodiless || framing::is_bodiless(parts.status) {
+        if let (true, Some(length), None, false) = (bodiless, given, promised, framing::is_bodiless(parts.status)) {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         observed.finish_without_client(body, Rest::Unread);
         return Response::from_parts(parts, ResponseBody::of(Vec::new()));
     }
-    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let expected = declared.or_else(|| body.size_hint().exact());
-    let body = ObservedBody { reading: Some(Reading { body, observed }), sent: 0, expected };
+    let body =
+        ObservedBody { reading: Some(Reading { body, observed }), sent: 0, promised, expected: promised.or(given) };
     Response::from_parts(parts, ResponseBody::Guest(body))
+}
+
+/// A length that turned out to be wrong when the head was gone.
+fn not_as_promised(promised: u64, given: u64) -> InvokeError {
+    InvokeError::GuestError(framing::Unfit::Body { promised, given }.to_string())
 }
 
 /// What a client gets.
@@ -187,10 +219,12 @@ impl http_body::Body for ResponseBody {
     type Error = InvokeError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
-        match self.get_mut() {
+        let frame = match self.get_mut() {
             Self::Host(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Guest(body) => Pin::new(body).poll_frame(cx),
-        }
+        };
+        streams::note_given(frame.is_ready());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -213,7 +247,9 @@ pub(super) struct ObservedBody {
     /// Nothing once it has ended.
     reading: Option<Reading>,
     sent: u64,
-    /// How many bytes there are to be, where that is known.
+    /// How many bytes its guest said that there would be.
+    promised: Option<u64>,
+    /// How many there are to be, where that is known.
     expected: Option<u64>,
 }
 
@@ -228,32 +264,36 @@ impl http_body::Body for ObservedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
-        match ready!(Pin::new(&mut reading.body).poll_frame(cx)) {
+        let frame = match ready!(Pin::new(&mut reading.body).poll_frame(cx)) {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_host_headers(trailers);
+                    framing::correct_trailers(trailers);
                 }
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;
                 reading.observed.add_bytes_out(length);
                 self.sent += length;
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                if let Some(reading) = self.reading.take() {
-                    reading.observed.cut();
-                    reading.observed.log_failure(&error);
-                    reading.observed.end(error.outcome());
+                match self.promised {
+                    Some(promised) if self.sent > promised => Some(Err(not_as_promised(promised, self.sent))),
+                    _ => return Poll::Ready(Some(Ok(frame))),
                 }
-                // The connection is cut, or the stream reset, so that the client can tell.
-                Poll::Ready(Some(Err(error)))
             }
-            None => {
-                if let Some(reading) = self.reading.take() {
-                    reading.observed.finish_without_client(reading.body, Rest::Read);
-                }
-                Poll::Ready(None)
-            }
+            None => match self.promised {
+                Some(promised) if self.sent < promised => Some(Err(not_as_promised(promised, self.sent))),
+                _ => None,
+            },
+            error => error,
+        };
+        let Some(reading) = self.reading.take() else { return Poll::Ready(None) };
+        if let Some(Err(error)) = &frame {
+            reading.observed.cut();
+            reading.observed.log_failure(error);
+            reading.observed.end(error.outcome());
+        } else {
+            reading.observed.finish_without_client(reading.body, Rest::Read);
         }
+        // Of an error, the connection is cut, or the stream reset, so that the client can tell.
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,5 +1,7 @@
 //! A client's socket: what its connection reads and writes, and what can be seen of it besides.
 
+use super::frames::FrameMeter;
+use super::progress::Progress;
 use crate::platform;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -48,7 +50,9 @@ pub(super) struct Socket {
     waits: bool,
     signs: Arc<Signs>,
     turns: Arc<Turns>,
-    /// Closing, in the middle of an upload.
+    progress: Arc<Progress>,
+    frames: FrameMeter,
+    /// Closing, in the middle of an upload or of a head.
     linger: Option<Linger>,
 }
 
@@ -71,11 +75,13 @@ pub(super) struct SocketView {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, turns: Arc<Turns>) -> Self {
+    /// What it does not write within `write_timeout` is the kernel's to give up on, also behind the end of this.
+    pub(super) fn new(stream: TcpStream, turns: Arc<Turns>, progress: Arc<Progress>, write_timeout: Duration) -> Self {
         // Small frames must not wait for the acknowledgement of the one before: some 40 ms each on Linux (Nagle).
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
+        platform::bound_unacknowledged(&stream, write_timeout);
         Self {
             stream: Arc::new(Mutex::new(stream)),
             asked: false,
@@ -83,6 +89,8 @@ impl Socket {
             waits: false,
             signs: Arc::default(),
             turns,
+            progress,
+            frames: FrameMeter::new(),
             linger: None,
         }
     }
@@ -93,6 +101,24 @@ impl Socket {
 
     fn stream(&self) -> MutexGuard<'_, TcpStream> {
         lock(&self.stream)
+    }
+
+    /// Looks at what was read: whether it is too much of nothing, and whether a head has begun for it.
+    fn take_note(&mut self, read: &[u8]) -> io::Result<()> {
+        self.frames.read(read).map_err(io::Error::other)?;
+        if self.frames.is_http2() {
+            self.progress.note_head(self.frames.is_within());
+        } else if !self.progress.is_answering() {
+            self.progress.note_head(true);
+        }
+        Ok(())
+    }
+
+    fn note_written(&mut self, written: &Poll<io::Result<usize>>) {
+        self.progress.note_blocked(written.is_pending());
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.frames.wrote(*bytes);
+        }
     }
 }
 
@@ -141,14 +167,20 @@ impl AsyncRead for Socket {
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut *self.stream()).poll_read(cx, buffer);
-        self.asked |= buffer.filled().len() > before;
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        if !read.is_empty() {
+            self.asked = true;
+            self.take_note(read)?;
+        }
         polled
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.stream()).poll_write(cx, bytes)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut *self.stream()).poll_write(cx, bytes);
+        self.note_written(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -168,7 +200,9 @@ impl AsyncWrite for Socket {
         if std::mem::take(&mut self.waits) {
             self.signs.waits_alone.store(false, Ordering::Relaxed);
         }
-        Pin::new(&mut *self.stream()).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut *self.stream()).poll_write_vectored(cx, parts);
+        self.note_written(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -182,7 +216,9 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut *self.stream()).poll_shutdown(cx))?;
-            if !self.signs.uploading.load(Ordering::Relaxed) {
+            // Or a head that nobody reads to its end.
+            let is_sending = self.signs.uploading.load(Ordering::Relaxed) || self.progress.is_in_head();
+            if !is_sending {
                 return Poll::Ready(Ok(()));
             }
             self.linger = Some(Linger::begin());

@@ -3,9 +3,11 @@
 mod admin;
 mod browser;
 mod client;
+pub(crate) mod frames;
 mod guests;
 mod host;
 mod postgres;
+mod raw;
 mod redis;
 
 pub(crate) use admin::{Project, ask, ask_openly, bare_host, hello, token_of};
@@ -14,6 +16,7 @@ pub(crate) use client::{Answer, Connection, Request, body_of, body_of_channel};
 pub(crate) use guests::{component_of_wat, guest};
 pub(crate) use host::{TestHost, fnhost, wait_for, wait_for_async, with_guests};
 pub(crate) use postgres::{Database, HOST_CONNECTIONS, PASSWORD, Postgres, ask as ask_database};
+pub(crate) use raw::RawClient;
 pub(crate) use redis::Redis;
 
 use std::path::{Path, PathBuf};

@@ -90,7 +90,7 @@ impl Answer {
         assert_eq!(problem["request_id"], self.request_id());
         assert_eq!(self.request_id().len(), 32);
         // A problem names the function, where the request reached one.
-        let unrouted = ["no_route", "no_method", "bad_request"].contains(&code);
+        let unrouted = ["no_route", "no_method", "bad_request", "not_implemented", "target_too_long"].contains(&code);
         assert_eq!(problem["function"].is_null(), unrouted, "{problem}");
     }
 }

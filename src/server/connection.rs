@@ -1,0 +1,282 @@
+//! A connection: served from its first byte to its last, and closed if it does not get on.
+//!
+//! Owns what is known of a connection besides its bytes, and its end. What happens to a request is in `ingress`, how long it may
+//! wait in `progress`.
+
+use super::Host;
+use super::ingress;
+use super::observe::Finished;
+use super::progress::{Patience, Progress, Stall, Watch};
+use super::socket::{Socket, SocketView};
+use super::streams::StreamTasks;
+use crate::runtime::response::Remains;
+use http::Version;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::Sleep;
+
+/// How long an idle HTTP/1.1 connection stays open once the host is stopping. A client that sends a request at that very
+/// moment still gets its answer, with `Connection: close`; without such a pause it would get a reset.
+const DRAIN_LINGER: Duration = Duration::from_millis(500);
+/// How often a client whose answer takes its time is looked at: it may have left without a word.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a connection of HTTP/2 that is to end is given to say so.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// Bytes of one request's head, and the most fields of it.
+const HEAD_BYTES_MAX: u32 = 64 << 10;
+const HEADERS_MAX: usize = 100;
+/// Streams of one HTTP/2 connection, and those among them that a client may have taken back before they were looked at.
+const STREAMS_MAX: u32 = 128;
+const PENDING_RESETS_MAX: usize = 20;
+/// Streams that were reset because the client broke the protocol on them, before the connection is closed.
+const ERROR_RESETS_MAX: usize = 128;
+/// The largest frame: what every client can rely on (RFC 9113, 6.5.2).
+const FRAME_BYTES_MAX: u32 = 16 << 10;
+/// How much of an upload, and of all uploads of a connection, HTTP/2 lets a client send ahead.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// How much of an answer waits in a stream for its client.
+const STREAM_SEND_BYTES: usize = 64 << 10;
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+}
+
+/// What is known of a connection besides its bytes. One for all its requests.
+pub(super) struct Peer {
+    pub(super) ends: Ends,
+    pub(super) socket: SocketView,
+    pub(super) progress: Arc<Progress>,
+    requests: AtomicU64,
+    http2: AtomicBool,
+    /// Told of a response that is over its time and that the client does not read.
+    pub(super) stalled: Arc<Notify>,
+    late: Mutex<Late>,
+}
+
+/// What is done when answers are on their way.
+#[derive(Default)]
+struct Late {
+    /// Receipts to be written.
+    finished: Vec<Finished>,
+    /// Sandboxes to be taken apart.
+    remains: Vec<Remains>,
+}
+
+impl Peer {
+    fn new(socket: SocketView, progress: Arc<Progress>, ends: Ends) -> Self {
+        Self {
+            ends,
+            socket,
+            progress,
+            requests: AtomicU64::new(0),
+            http2: AtomicBool::new(false),
+            stalled: Arc::default(),
+            late: Mutex::default(),
+        }
+    }
+
+    fn note_request(&self, version: Version) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.progress.note_request();
+        if version == Version::HTTP_2 {
+            self.http2.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Where the ends of uploads are noted. Over HTTP/2 an upload that is not wanted is reset, and its connection goes on.
+    pub(super) fn upload_socket(&self) -> Option<&SocketView> {
+        (!self.is_http2()).then_some(&self.socket)
+    }
+
+    /// Writes a receipt when the last bytes of the answer are on their way: nobody should wait for it.
+    pub(super) fn finish(&self, finished: Finished) {
+        // Over HTTP/1.1 all of a request happens in the task of its connection, which looks here each time it has
+        // written. Streams of HTTP/2 have tasks of their own, behind whose end the connection may sleep for long.
+        if self.is_http2() {
+            return finished.end();
+        }
+        self.late().finished.push(finished);
+    }
+
+    /// Takes a sandbox apart, likewise; never later than that, whether the client reads or not.
+    pub(super) fn take_apart(&self, remains: Remains) {
+        if !self.is_http2() {
+            self.late().remains.push(remains);
+        }
+    }
+
+    fn end_late(&self) {
+        // Not under the lock: taking a sandbox apart takes its time.
+        let late = std::mem::take(&mut *self.late());
+        late.finished.into_iter().for_each(Finished::end);
+        drop(late.remains);
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves `stream` to its end, or until `draining` becomes true and what was asked by then is answered.
+pub(super) async fn serve_connection(
+    host: Arc<Host>,
+    stream: TcpStream,
+    ends: Ends,
+    mut draining: watch::Receiver<bool>,
+) {
+    let _open = Open::count(&host);
+    let patience = Patience::of(&host.settings);
+    let builder = connection_builder(StreamTasks(Arc::clone(&host)));
+    let progress = Arc::new(Progress::begin());
+    let socket = Socket::new(stream, Arc::clone(&host.turns), Arc::clone(&progress), patience.write);
+    let peer = Arc::new(Peer::new(socket.view(), progress, ends));
+    let _last = EndsLate(Arc::clone(&peer));
+    let service = service_fn(|request| {
+        peer.note_request(request.version());
+        let (host, peer) = (Arc::clone(&host), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(ingress::handle(host, peer, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let mut watch = Watch::over(patience);
+    let mut look = None;
+    let stall = loop {
+        tokio::select! {
+            biased;
+            ended = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)) => return log_end(ended),
+            stall = poll_fn(|cx| watch.poll(&peer.progress, cx)) => break Some(stall),
+            // One stalled stream says nothing of the others on its connection.
+            () = peer.stalled.notified(), if !peer.is_http2() => return,
+            () = poll_fn(|cx| poll_look(&peer, &mut look, cx)) => {
+                if peer.socket.client_left() {
+                    return;
+                }
+            }
+            _ = draining.wait_for(|draining| *draining) => break None,
+        }
+    };
+    if let Some(stall) = stall {
+        tracing::debug!(?stall, "a connection did not get on");
+        if stall == Stall::Idle && peer.is_http2() {
+            // It can be told, so that it sends no request into a connection that closes.
+            connection.as_mut().graceful_shutdown();
+            let goodbye = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx));
+            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        }
+        return;
+    }
+    // HTTP/2 can say which requests it will still answer. HTTP/1.1 cannot, so it is closed once it has been idle for a
+    // while; until then, each answer says that it is the last.
+    let mut answered = None;
+    while !peer.is_http2() {
+        let requests = peer.requests();
+        if answered == Some(requests) && !peer.progress.is_answering() {
+            break;
+        }
+        answered = Some(requests);
+        let served = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx));
+        if let Ok(ended) = tokio::time::timeout(DRAIN_LINGER, served).await {
+            return log_end(ended);
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    log_end(poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)).await);
+}
+
+/// A connection, while it is open.
+struct Open(Arc<Host>);
+
+impl Open {
+    fn count(host: &Arc<Host>) -> Self {
+        host.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(host))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Ends what was answered, however its connection ends.
+struct EndsLate(Arc<Peer>);
+
+impl Drop for EndsLate {
+    fn drop(&mut self) {
+        self.0.end_late();
+    }
+}
+
+/// Serves, and ends what it has answered. A client that is alone should not wait for a sandbox to be taken apart, so that
+/// comes behind the writing; among many it comes first, for then more answers go out together.
+fn poll_connection<C: Future>(connection: Pin<&mut C>, peer: &Peer, cx: &mut Context<'_>) -> Poll<C::Output> {
+    let polled = connection.poll(cx);
+    if !peer.socket.answer_waits_alone() || polled.is_ready() {
+        peer.end_late();
+    }
+    if peer.socket.take_refused() {
+        cx.waker().wake_by_ref();
+    }
+    polled
+}
+
+/// Ready when it is time to look at a client that waits for an answer; its timer is set when one first has to wait.
+fn poll_look(peer: &Peer, look: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
+    // An answer that is about to be written needs no timer.
+    if !peer.progress.is_answering() || peer.socket.answer_waits_alone() {
+        *look = None;
+        return Poll::Pending;
+    }
+    let sleep = look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_INTERVAL)));
+    std::task::ready!(sleep.as_mut().poll(cx));
+    *look = None;
+    Poll::Ready(())
+}
+
+fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        // Clients go away all the time.
+        tracing::debug!(error = %error, "a connection ended early");
+    }
+}
+
+fn connection_builder(streams: StreamTasks) -> auto::Builder<StreamTasks> {
+    let mut builder = auto::Builder::new(streams);
+    // How long a head may take is for `progress` to say.
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX as usize).max_headers(HEADERS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(ERROR_RESETS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_send_buf_size(STREAM_SEND_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    builder
+}

@@ -1,0 +1,151 @@
+//! Whom and what a request asks for: its target and Host, as RFC 9112 (3.2) and RFC 9110 (4.2, 7.2) have them.
+//!
+//! Owns what is refused there, because two readers could understand it differently; which function answers is for the routes
+//! to say. **Invariant:** a `Target` has the one authority that its request can be meant for: a name or an address, and a port
+//! at the most.
+
+use http::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Uri, Version};
+use std::net::{Ipv6Addr, SocketAddr};
+
+/// The most bytes of path and query. RFC 9110 (4.1) has 8,000 for everybody.
+const TARGET_BYTES_MAX: usize = 16 << 10;
+/// The longest name in DNS, as it is written (RFC 1035, 2.3.4).
+const NAME_BYTES_MAX: usize = 253;
+
+/// Whom and what a request asks for.
+pub(super) struct Target {
+    pub(super) authority: Authority,
+    pub(super) path_and_query: PathAndQuery,
+}
+
+/// Why a request is for no function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoTarget {
+    /// It is no request: its target or Host is missing, repeated, or malformed.
+    Malformed,
+    /// Its target is longer than is read.
+    TooLong,
+    /// It asks for a tunnel: CONNECT.
+    Tunnel,
+    /// It asks to be sent back (TRACE), or has a transfer coding besides `chunked`.
+    NotImplemented,
+    /// It asks the server itself what it can do: `OPTIONS *`.
+    Server,
+}
+
+impl Target {
+    /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
+    /// HTTP/1.0 allows, it is the address that was connected to.
+    pub(super) fn of<B>(request: &Request<B>, local: SocketAddr) -> Result<Self, NoTarget> {
+        match *request.method() {
+            Method::CONNECT => return Err(NoTarget::Tunnel),
+            Method::TRACE => return Err(NoTarget::NotImplemented),
+            _ => {}
+        }
+        if !is_chunked_at_most(request.headers()) {
+            return Err(NoTarget::NotImplemented);
+        }
+        let authority = authority_of(request, local).ok_or(NoTarget::Malformed)?;
+        let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        if path_and_query.as_str().len() > TARGET_BYTES_MAX {
+            return Err(NoTarget::TooLong);
+        }
+        match path_and_query.path() {
+            "*" if request.method() == Method::OPTIONS => Err(NoTarget::Server),
+            path if path.starts_with('/') => Ok(Self { authority, path_and_query }),
+            _ => Err(NoTarget::Malformed),
+        }
+    }
+
+    /// Writes it into a request, whole, so that a guest finds scheme and authority there whatever the protocol was.
+    pub(super) fn write<B>(self, request: &mut Request<B>) {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(self.authority);
+        parts.path_and_query = Some(self.path_and_query);
+        // Three parts that were valid by themselves, with an authority there, make a valid URI.
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+}
+
+fn authority_of<B>(request: &Request<B>, local: SocketAddr) -> Option<Authority> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return None;
+    }
+    let host = host.map(|host| parse(host.as_bytes()).ok_or(())).transpose().ok()?;
+    let uri = request.uri();
+    let named = match (uri.authority(), uri.scheme()) {
+        (None, _) => None,
+        (Some(authority), Some(scheme)) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS => {
+            Some(parse(authority.as_str().as_bytes())?)
+        }
+        // Authority form, which is for CONNECT; or a URI of something else.
+        (Some(_), _) => return None,
+    };
+    match request.version() {
+        Version::HTTP_09 | Version::HTTP_10 => named.or(host).or_else(|| Authority::try_from(local.to_string()).ok()),
+        // Host must be there, whoever wins.
+        Version::HTTP_11 => host.map(|host| named.unwrap_or(host)),
+        // They are two ways of saying the same (RFC 9113, 8.3.1).
+        _ => match (named, host) {
+            (Some(named), Some(host)) => (named == host).then_some(named),
+            (named, host) => named.or(host),
+        },
+    }
+}
+
+/// `uri-host [ ":" port ]`, and of that what can be the name of a host: `Authority` alone would let through what belongs to other
+/// parts of a URI.
+fn parse(text: &[u8]) -> Option<Authority> {
+    let authority = std::str::from_utf8(text).ok()?;
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            (address, port)
+        }
+        None => authority.find(':').and_then(|colon| authority.split_at_checked(colon)).unwrap_or((authority, "")),
+    };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
+    let good_host = (1..=NAME_BYTES_MAX).contains(&host.len()) && host.bytes().all(is_name);
+    let good_port = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| {
+            digits.is_empty() || (digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok())
+        });
+    if good_host && good_port { Authority::try_from(text).ok() } else { None }
+}
+
+/// Whether an upload has no coding besides `chunked`, once: others would reach the guest encoded, and what was coded twice is
+/// read differently by different servers.
+fn is_chunked_at_most(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let first = codings.next();
+    codings.next().is_none() && first.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_a_host_and_a_port_at_the_most() {
+        for good in
+            ["a", "example.com", "EXAMPLE.com.", "a_b:80", "a:", "127.0.0.1:65535", "[::1]", "[::1]:80", "xn--a"]
+        {
+            assert_eq!(parse(good.as_bytes()).unwrap().as_str(), good);
+        }
+        let long = "a".repeat(NAME_BYTES_MAX + 1);
+        for bad in [
+            "", ":80", "user@a", "a/b", "a,b", "a b", "a:65536", "a:+1", "a:8x", "a:1:2", "a?", "a#b", "a\\b", "a%41",
+            "[::1", "::1", "[a]", "[::1]x", "[::1]80", "[]", "\u{e9}", "a\t", "(a)", "a;b", "a=b", "'a'", &long,
+        ] {
+            assert!(parse(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+}
