@@ -37,6 +37,11 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     };
     let function = &found.route.function;
     observed.found(found.route);
+    let (passage, answer) = found.route.chain.pass(&mut request, found.route.asked(peer.ends.peer.ip())).await;
+    observed.passed(passage);
+    if let Some(answer) = answer {
+        return respond::by_middleware(observed, answer, close);
+    }
     if declared_length(request.headers()).is_some_and(|length| length > function.limits.request_body_bytes) {
         return respond::refusal(observed, Outcome::BodyTooLarge, close);
     }
@@ -47,6 +52,7 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let measure = Measure::begin(function);
     observed.admitted(measure.clone());
     found.route.mark(request.headers_mut(), &found.params);
+    observed.passage().mark_user(request.headers_mut());
     let mut call = target.apply(&mut request, &peer, observed.request_id(), found.route);
     call.traceparent = observed.mark_trace(request.headers_mut());
     let bodiless = respond::sends_no_body(request.method());

@@ -3,7 +3,10 @@
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`; what went wrong in detail is in the log under
 //! the same request id, and never in the body. **Invariant:** no wildcard arm: a new outcome must choose its status.
 
+mod file;
+
 use super::observe::Observation;
+use crate::middleware::{Answer, Encoder};
 use crate::names::strip_host_headers;
 use crate::receipt::Outcome;
 use crate::release::canary::strip_cookie;
@@ -11,6 +14,7 @@ use crate::runtime::gate::Refused;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::response::{GuestBody, Rest};
 use bytes::Bytes;
+use file::FileOut;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
@@ -23,6 +27,13 @@ use std::time::Duration;
 fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
     match outcome {
         Outcome::Ok => (StatusCode::OK, ""),
+        Outcome::Redirected => (StatusCode::PERMANENT_REDIRECT, ""),
+        Outcome::StaticFile => (StatusCode::OK, ""),
+        Outcome::Preflight => (StatusCode::NO_CONTENT, ""),
+        Outcome::Unauthorized => {
+            (StatusCode::UNAUTHORIZED, "The request does not say who asks, or not so that it is believed.")
+        }
+        Outcome::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "There were enough requests for now; try again later."),
         Outcome::BadRequest => (StatusCode::BAD_REQUEST, "The request is malformed."),
         Outcome::NoRoute => (StatusCode::NOT_FOUND, "No function has a route for this host and path."),
         Outcome::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "This path is answered for other methods."),
@@ -92,6 +103,35 @@ pub(super) fn failure(observed: Observation, error: &InvokeError, close: bool) -
     problem(observed, error.outcome(), HeaderMap::new(), close)
 }
 
+/// What middleware answers in place of the function.
+pub(super) fn by_middleware(mut observed: Observation, answer: Answer, close: bool) -> Response<ResponseBody> {
+    let (usual, detail) = status_and_detail(answer.outcome);
+    if !detail.is_empty() {
+        return problem(observed, answer.outcome, answer.headers, close);
+    }
+    let status = answer.status.unwrap_or(usual);
+    let mut headers = answer.headers;
+    observed.answered(status);
+    observed.passage().go_back(&mut headers);
+    let size = answer.file.as_ref().and_then(|file| file.size_hint().exact());
+    let encoder = answer.file.as_ref().and_then(|_| observed.passage().encoder(status, &mut headers, size));
+    observed.sign(&mut headers);
+    if close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let body = match answer.file {
+        Some(file) => ResponseBody::File(FileOut::new(file, encoder, observed, answer.outcome)),
+        None => {
+            observed.end(answer.outcome);
+            ResponseBody::of(Vec::new())
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
 fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<ResponseBody> {
     let (status, detail) = status_and_detail(outcome);
     observed.answered(status);
@@ -112,6 +152,7 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
         // The rest of an upload that nobody wants is not read either.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    observed.passage().go_back(&mut headers);
     observed.sign(&mut headers);
     if observed.method().is_some_and(sends_no_body) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -148,6 +189,8 @@ pub(super) fn answer(
     strip_host_headers(&mut parts.headers);
     strip_cookie(&mut parts.headers);
     observed.answered(parts.status);
+    observed.passage().go_back(&mut parts.headers);
+    let encoder = observed.passage().encoder(parts.status, &mut parts.headers, body.size_hint().exact());
     observed.sign(&mut parts.headers);
     if close {
         // HTTP/2 has no such header, and hyper takes it out there.
@@ -164,7 +207,7 @@ pub(super) fn answer(
     }
     let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let expected = declared.or_else(|| body.size_hint().exact());
-    let body = ObservedBody { reading: Some(Reading { body, observed }), sent: 0, expected };
+    let body = ObservedBody { reading: Some(Reading { body, encoder, observed }), sent: 0, expected };
     Response::from_parts(parts, ResponseBody::Guest(body))
 }
 
@@ -174,6 +217,8 @@ pub(super) enum ResponseBody {
     Host(Full<Bytes>),
     /// A guest's.
     Guest(ObservedBody),
+    /// A file's.
+    File(FileOut),
 }
 
 impl ResponseBody {
@@ -190,6 +235,7 @@ impl http_body::Body for ResponseBody {
         match self.get_mut() {
             Self::Host(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Guest(body) => Pin::new(body).poll_frame(cx),
+            Self::File(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -197,6 +243,7 @@ impl http_body::Body for ResponseBody {
         match self {
             Self::Host(body) => body.is_end_stream(),
             Self::Guest(body) => body.is_end_stream(),
+            Self::File(body) => body.is_end_stream(),
         }
     }
 
@@ -204,6 +251,7 @@ impl http_body::Body for ResponseBody {
         match self {
             Self::Host(body) => body.size_hint(),
             Self::Guest(body) => body.size_hint(),
+            Self::File(body) => body.size_hint(),
         }
     }
 }
@@ -219,7 +267,25 @@ pub(super) struct ObservedBody {
 
 struct Reading {
     body: GuestBody,
+    /// What makes it smaller, if something does.
+    encoder: Option<Encoder>,
     observed: Observation,
+}
+
+impl Reading {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
+        match &mut self.encoder {
+            Some(encoder) => {
+                encoder.poll_frame(Pin::new(&mut self.body), cx, |error| InvokeError::Host(error.to_string()))
+            }
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        }
+    }
+
+    /// Whether all of it was read.
+    fn has_ended(&self) -> bool {
+        self.encoder.as_ref().map_or_else(|| self.body.has_ended(), Encoder::has_ended)
+    }
 }
 
 impl http_body::Body for ObservedBody {
@@ -228,7 +294,7 @@ impl http_body::Body for ObservedBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
-        match ready!(Pin::new(&mut reading.body).poll_frame(cx)) {
+        match ready!(reading.poll_frame(cx)) {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     strip_host_headers(trailers);
@@ -257,11 +323,18 @@ impl http_body::Body for ObservedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.reading.as_ref().is_none_or(|reading| reading.body.is_end_stream())
+        self.reading.as_ref().is_none_or(|reading| match &reading.encoder {
+            Some(encoder) => encoder.has_ended(),
+            None => reading.body.is_end_stream(),
+        })
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.reading.as_ref().map_or(SizeHint::with_exact(0), |reading| reading.body.size_hint())
+        match &self.reading {
+            None => SizeHint::with_exact(0),
+            Some(Reading { encoder: Some(_), .. }) => SizeHint::default(),
+            Some(reading) => reading.body.size_hint(),
+        }
     }
 }
 
@@ -269,7 +342,8 @@ impl Drop for ObservedBody {
     fn drop(&mut self) {
         let Some(reading) = self.reading.take() else { return };
         // A connection stops reading at the last byte that was announced, and need not ask for the end.
-        let complete = reading.body.has_ended() || self.expected.is_some_and(|expected| self.sent >= expected);
+        let is_sent = self.expected.is_some_and(|expected| self.sent >= expected && reading.encoder.is_none());
+        let complete = reading.has_ended() || is_sent;
         if complete {
             reading.observed.finish_without_client(reading.body, Rest::Read);
         } else {
