@@ -17,6 +17,9 @@ pub struct DeployRequest {
     pub manifest: String,
     /// The sha256 of each function's component, by the function's name.
     pub components: BTreeMap<String, String>,
+    /// The sha256 of each middleware that is a component, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub middleware: BTreeMap<String, String>,
     /// The migrations of each embedded database that has some, by its name, in their order.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub migrations: BTreeMap<String, Vec<MigrationText>>,
@@ -124,6 +127,9 @@ pub struct FunctionInfo {
     pub name: String,
     /// The sha256 of its component.
     pub component: String,
+    /// That of each middleware component that is composed with it; the first sees a request first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub middleware: Vec<String>,
     /// What its component was found to be.
     pub kind: String,
     /// The size of its component.

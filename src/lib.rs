@@ -12,6 +12,7 @@
 //! server::ingress::handle          one flat function: every branch is here, helpers do not decide
 //!   Observation::begin             request id, the clock
 //!   live.current().find            host, method, path -> function, parameters | 404 | 405; a lot, where there is a canary
+//!   route.chain.pass               middleware that is built in: on it goes, or here is the answer
 //!   function.gate.enter            Permit | refused (503 + Retry-After)
 //!   runtime::invoke                Sandbox::new -> instantiate -> call; the guest is driven by the task that serves
 //!                                  the connection: polled until the head is there, then by the response body
@@ -37,7 +38,8 @@ pub mod manifest;
 // Floor 2: what is kept on disk.
 pub mod storage;
 
-// Floor 3: the only floor that names wasmtime.
+// Floor 3: the only floor that names wasmtime; and beside it what needs no sandbox. Neither uses the other.
+pub mod middleware;
 pub mod runtime;
 
 // Floor 4: which functions are live.

@@ -8,6 +8,7 @@ mod check;
 pub mod data;
 mod diagnostic;
 mod file;
+pub mod middleware;
 mod pattern;
 
 pub use diagnostic::Diagnostic;
@@ -18,6 +19,7 @@ use crate::limits::{Limits, Share};
 use crate::names::Name;
 use crate::usage::Tariff;
 use data::{DataGrants, DataSpec};
+use middleware::{MiddlewareComponent, MiddlewareKind, MiddlewareSpec};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,6 +44,8 @@ pub struct Manifest {
     pub release: ReleaseConfig,
     /// Its data.
     pub data: DataSpec,
+    /// What stands before its functions, in the order of the file.
+    pub middleware: Vec<MiddlewareSpec>,
     /// Its functions, in the order of the file.
     pub functions: Vec<FunctionSpec>,
 }
@@ -201,6 +205,8 @@ pub struct FunctionSpec {
     pub outbound: OutboundGrants,
     /// What it may use of the app's data.
     pub data: DataGrants,
+    /// What stands before it, the first to see a request first: what is the host's own, and then components.
+    pub middleware: Vec<Name>,
     /// What it may use.
     pub limits: Limits,
 }
@@ -339,10 +345,32 @@ impl Manifest {
                 host: checked.host,
                 release: checked.release,
                 data: checked.data,
+                middleware: checked.middleware,
                 functions: checked.functions,
             }),
             _ => Err(ManifestError::Invalid(render(errors, path, &source))),
         }
+    }
+
+    /// What stands before `function`, the first to see a request first.
+    pub fn chain<'m>(&'m self, function: &'m FunctionSpec) -> impl Iterator<Item = &'m MiddlewareSpec> {
+        function.middleware.iter().filter_map(|name| self.middleware.iter().find(|spec| spec.name == *name))
+    }
+
+    /// The components of it.
+    pub fn composed<'m>(&'m self, function: &'m FunctionSpec) -> impl Iterator<Item = &'m MiddlewareComponent> {
+        self.chain(function).filter_map(|spec| match &spec.kind {
+            MiddlewareKind::Component(component) => Some(component),
+            MiddlewareKind::BuiltIn(_) => None,
+        })
+    }
+
+    /// All middleware that is a component, in the order of the file.
+    pub fn middleware_components(&self) -> impl Iterator<Item = (&Name, &MiddlewareComponent)> {
+        self.middleware.iter().filter_map(|spec| match &spec.kind {
+            MiddlewareKind::Component(component) => Some((&spec.name, component)),
+            MiddlewareKind::BuiltIn(_) => None,
+        })
     }
 
     /// Errors that were found later, in what the file names, pointing into the file like its own.

@@ -42,6 +42,16 @@ impl Kind {
 pub enum Outcome {
     /// The guest answered, and its body was sent whole.
     Ok,
+    /// Middleware led somewhere else.
+    Redirected,
+    /// Middleware answered with a file of a folder, or with what there is to say of it.
+    StaticFile,
+    /// Middleware told a browser what another site may ask (CORS).
+    Preflight,
+    /// Middleware does not know who asks.
+    Unauthorized,
+    /// Middleware has let enough requests pass.
+    RateLimited,
     /// No route has this host and path.
     NoRoute,
     /// A route has this path, with other methods.
@@ -82,8 +92,13 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::Ok,
+        Self::Redirected,
+        Self::StaticFile,
+        Self::Preflight,
+        Self::Unauthorized,
+        Self::RateLimited,
         Self::NoRoute,
         Self::NoMethod,
         Self::Busy,
@@ -116,6 +131,11 @@ impl Outcome {
             | Self::MemoryLimit
             | Self::Host => true,
             Self::Ok
+            | Self::Redirected
+            | Self::StaticFile
+            | Self::Preflight
+            | Self::Unauthorized
+            | Self::RateLimited
             | Self::NoRoute
             | Self::NoMethod
             | Self::Busy
@@ -134,6 +154,11 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Redirected => "redirected",
+            Self::StaticFile => "static_file",
+            Self::Preflight => "preflight",
+            Self::Unauthorized => "unauthorized",
+            Self::RateLimited => "rate_limited",
             Self::NoRoute => "no_route",
             Self::NoMethod => "no_method",
             Self::Busy => "busy",

@@ -5,10 +5,12 @@ pub mod data;
 pub mod deploy;
 pub mod install;
 pub mod live;
+mod middleware;
 pub mod routes;
 mod turns;
 
 use crate::manifest::{ReleaseConfig, RoutePattern};
+use crate::middleware::{Asked, Chain};
 use crate::names::{Name, strip_host_headers};
 use crate::receipt::totals::FunctionTotals;
 use crate::runtime::engine::Engines;
@@ -16,6 +18,7 @@ use crate::runtime::function::Function;
 use data::AppData;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use routes::RouteTable;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 const ROUTE_HEADER: HeaderName = HeaderName::from_static("fnhost-route");
@@ -46,6 +49,8 @@ pub struct Route {
     pub release: u64,
     /// Who answers.
     pub function: Arc<Function>,
+    /// What of the middleware before it is the host's own.
+    pub chain: Arc<Chain>,
     /// What the function has done so far, in all its releases.
     pub totals: Arc<FunctionTotals>,
     /// What functions.toml says.
@@ -59,6 +64,12 @@ pub struct Route {
 }
 
 impl Route {
+    /// What middleware may want to know of a request by `client`.
+    pub fn asked(&self, client: IpAddr) -> Asked<'_> {
+        let route = self.label.to_str().unwrap_or_default();
+        Asked { client, route, route_prefix_bytes: self.prefix_bytes }
+    }
+
     /// Replaces whatever a client said in the host's own headers by what the host knows: the route, and its parameters.
     pub fn mark(&self, headers: &mut HeaderMap, params: &[&str]) {
         strip_host_headers(headers);

@@ -6,6 +6,7 @@
 mod capability;
 pub mod code;
 pub mod component;
+pub mod compose;
 pub mod data;
 pub mod engine;
 pub mod function;

@@ -81,7 +81,9 @@ impl Amounts {
         let counted = Self { requests: 1, errors: u64::from(receipt.is_error()), ..Self::default() };
         let is_billed = receipt.had_sandbox() && !matches!(receipt.outcome, Outcome::Host | Outcome::Shutdown);
         if !is_billed {
-            return Self { refused: 1, ..counted };
+            // A file is sent without a sandbox, and is sent.
+            let bytes_out = if receipt.outcome == Outcome::StaticFile { receipt.bytes_out } else { 0 };
+            return Self { refused: 1, bytes_out, ..counted };
         }
         let held = receipt.phases.since_permit().as_nanos() as f64 / NANOS_PER_SECOND;
         Self {

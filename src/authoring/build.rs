@@ -1,6 +1,7 @@
 //! Building guests: the `build` commands of functions.toml, run by the shell, each once.
 
-use crate::manifest::{Build, FunctionSpec, Manifest};
+use crate::manifest::{Build, Manifest};
+use crate::names::Name;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
@@ -48,32 +49,33 @@ pub enum Output {
     Kept,
 }
 
-/// Builds every function that has a `build`, in the order of the file. `starting` is told of each, with how many are
+/// Builds every function that has a `build`, in the order of the file, and middleware before that. `starting` is told of each, with how many are
 /// done and how many there are.
 pub fn build_all(
     manifest: &Manifest,
     output: Output,
-    starting: impl Fn(&FunctionSpec, usize, usize),
+    starting: impl Fn(&Name, usize, usize),
 ) -> Result<(), BuildError> {
     // Functions may share a command, a whole workspace for instance.
     let mut seen = HashSet::new();
-    let builds: Vec<(&FunctionSpec, &Build)> = manifest
-        .functions
-        .iter()
-        .filter_map(|spec| spec.build.as_ref().map(|build| (spec, build)))
+    let middleware = manifest.middleware_components().map(|(name, link)| (name, link.build.as_ref()));
+    let functions = manifest.functions.iter().map(|spec| (&spec.name, spec.build.as_ref()));
+    let builds: Vec<(&Name, &Build)> = middleware
+        .chain(functions)
+        .filter_map(|(name, build)| build.map(|build| (name, build)))
         .filter(|(_, build)| seen.insert(*build))
         .collect();
-    for (done, (spec, build)) in builds.iter().enumerate() {
-        starting(spec, done, builds.len());
-        run(spec, build, output)?;
+    for (done, (name, build)) in builds.iter().enumerate() {
+        starting(name, done, builds.len());
+        run(name, build, output)?;
     }
     Ok(())
 }
 
-fn run(spec: &FunctionSpec, build: &Build, output: Output) -> Result<(), BuildError> {
+fn run(name: &Name, build: &Build, output: Output) -> Result<(), BuildError> {
     let folder = if build.folder.as_os_str().is_empty() { Path::new(".") } else { &build.folder };
     let failed_to_start = |cause| BuildError::Start {
-        function: spec.name.to_string(),
+        function: name.to_string(),
         command: build.command.clone(),
         folder: folder.display().to_string(),
         cause,
@@ -96,7 +98,7 @@ fn run(spec: &FunctionSpec, build: &Build, output: Output) -> Result<(), BuildEr
         return Ok(());
     }
     Err(BuildError::Failed {
-        function: spec.name.to_string(),
+        function: name.to_string(),
         command: build.command.clone(),
         folder: folder.display().to_string(),
         status,

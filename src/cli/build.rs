@@ -14,6 +14,6 @@ pub(super) fn run(args: &ManifestArgs) -> anyhow::Result<()> {
 pub(super) fn build_all(manifest: &Manifest) -> anyhow::Result<()> {
     let output = if std::io::stderr().is_terminal() { Output::Shown } else { Output::Kept };
     let waiting = Waiting::new();
-    build::build_all(manifest, output, |spec, done, total| waiting.building(spec, done, total))?;
+    build::build_all(manifest, output, |name, done, total| waiting.building(name, done, total))?;
     Ok(())
 }

@@ -62,9 +62,16 @@ async fn deploy(args: &DeployArgs, client: &Client, manifest: &Manifest) -> anyh
         files.insert(digest.clone(), spec.component.clone());
         components.insert(spec.name.to_string(), digest);
     }
+    let mut middleware = BTreeMap::new();
+    for (name, link) in manifest.middleware_components() {
+        let digest = Digest256::of(&read(&link.path)?).to_string();
+        files.insert(digest.clone(), link.path.clone());
+        middleware.insert(name.to_string(), digest);
+    }
     let request = DeployRequest {
         manifest: manifest.source().to_owned(),
         components,
+        middleware,
         migrations: migrations_of(manifest)?,
         message: args.message.clone(),
         canary: args.canary.clone(),

@@ -1,6 +1,7 @@
 //! What people see while they wait: a line that moves, on a terminal; nothing, in a pipe.
 
 use crate::manifest::FunctionSpec;
+use crate::names::Name;
 use crate::release::install;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write as _;
@@ -25,10 +26,10 @@ impl Waiting {
         self.0.enable_steady_tick(Duration::from_millis(100));
     }
 
-    pub(super) fn building(&self, spec: &FunctionSpec, done: usize, total: usize) {
+    pub(super) fn building(&self, name: &Name, done: usize, total: usize) {
         // A build draws for itself, and two that draw at once draw nothing that can be read: so this is a line, and stays.
         if !self.0.is_hidden() {
-            let _ = writeln!(std::io::stderr(), "building {} ({}/{total})", spec.name, done + 1);
+            let _ = writeln!(std::io::stderr(), "building {name} ({}/{total})", done + 1);
         }
     }
 }

@@ -89,5 +89,7 @@ pub(super) fn without_file() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 fn files_of(manifest: &Manifest) -> impl Iterator<Item = &Path> {
-    std::iter::once(manifest.path()).chain(manifest.functions.iter().map(|spec| spec.component.as_path()))
+    let functions = manifest.functions.iter().map(|spec| spec.component.as_path());
+    let middleware = manifest.middleware_components().map(|(_, link)| link.path.as_path());
+    std::iter::once(manifest.path()).chain(functions).chain(middleware)
 }

@@ -2,14 +2,16 @@
 
 use super::{ManifestArgs, table};
 use crate::limits::{Limits, show_duration, show_size};
-use crate::manifest::FunctionSpec;
+use crate::manifest::middleware::MiddlewareKind;
+use crate::manifest::{FunctionSpec, Manifest};
 use crate::runtime::component;
 
 pub(super) fn run(args: &ManifestArgs) -> anyhow::Result<()> {
     let manifest = args.read()?;
-    let mut rows = vec![["METHOD", "HOST", "PATH", "FUNCTION", "KIND", "LIMITS"].map(str::to_owned)];
+    let mut rows = vec![["METHOD", "HOST", "PATH", "FUNCTION", "KIND", "MIDDLEWARE", "LIMITS"].map(str::to_owned)];
     for spec in &manifest.functions {
         let kind = kind_of(spec);
+        let chain = show_chain(&manifest, spec);
         rows.extend(spec.routes.iter().map(|route| {
             [
                 route.pattern.method.clone().unwrap_or_else(|| "any".to_owned()),
@@ -17,12 +19,24 @@ pub(super) fn run(args: &ManifestArgs) -> anyhow::Result<()> {
                 route.pattern.path(),
                 spec.name.to_string(),
                 kind.clone(),
+                chain.clone(),
                 show_limits(&spec.limits),
             ]
         }));
     }
     super::print(&table::render(&rows));
     Ok(())
+}
+
+/// What stands before a function, the first to see a request first, each with what it is.
+fn show_chain(manifest: &Manifest, spec: &FunctionSpec) -> String {
+    let shown = manifest.chain(spec).map(|link| match &link.kind {
+        MiddlewareKind::Component(_) => format!("{} (component)", link.name),
+        MiddlewareKind::BuiltIn(kind) if kind.as_str() == link.name.as_str() => link.name.to_string(),
+        MiddlewareKind::BuiltIn(kind) => format!("{} ({})", link.name, kind.as_str()),
+    });
+    let shown: Vec<String> = shown.collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(" > ") }
 }
 
 /// The kind of a component, or why it has none yet.

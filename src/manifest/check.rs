@@ -3,12 +3,14 @@
 //! Reads the text alone: whether files exist and what they hold is looked at when they are installed.
 
 mod data;
+mod middleware;
 
 use super::data::DataSpec;
 use super::diagnostic::Diagnostic;
 use super::file::{
     FunctionFile, HostFile, LimitsFile, ManifestFile, ObserveFile, ReleaseFile, RollbackFile, TariffFile, place,
 };
+use super::middleware::MiddlewareSpec;
 use super::pattern::RoutePattern;
 use super::{Build, FunctionSpec, HostConfig, ObserveConfig, ReleaseConfig, RollbackWhen, RouteSpec, Sticky};
 use crate::grants::{OutboundGrant, OutboundGrants};
@@ -34,6 +36,7 @@ pub(super) struct Checked {
     pub(super) host: HostConfig,
     pub(super) release: ReleaseConfig,
     pub(super) data: DataSpec,
+    pub(super) middleware: Vec<MiddlewareSpec>,
     pub(super) functions: Vec<FunctionSpec>,
 }
 
@@ -52,6 +55,7 @@ pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<
     let release = check_release(file.release, &mut errors);
     let shared = check_limits(&file.limits, &Limits::default(), &mut errors);
     let data = data::check(file.data, folder, &mut errors);
+    let mut middleware = middleware::check(file.middleware, folder, &mut errors);
     if file.functions.is_empty() {
         let none = Diagnostic::new(0..0, "the file declares no function");
         errors.push(none.help("add a table such as `[functions.hello]` with `component` and `routes`"));
@@ -59,10 +63,15 @@ pub(super) fn check(file: ManifestFile, folder: &Path) -> (Option<Checked>, Vec<
     let functions: Vec<FunctionSpec> = file
         .functions
         .into_iter()
-        .filter_map(|(name, function)| check_function(&name, function, &shared, &data, folder, &mut errors))
+        .filter_map(|(name, mut function)| {
+            let chain = middleware.chain(function.middleware.take(), &mut errors);
+            let function = check_function(&name, function, &shared, &data, folder, &mut errors);
+            function.map(|function| FunctionSpec { middleware: chain, ..function })
+        })
         .collect();
+    let middleware = middleware.finish(&mut errors);
     check_routes_differ(&functions, &mut errors);
-    (name.map(|name| Checked { name, host, release, data, functions }), errors)
+    (name.map(|name| Checked { name, host, release, data, middleware, functions }), errors)
 }
 
 fn check_name(written: &Spanned<String>, what: &str, errors: &mut Vec<Diagnostic>) -> Option<Name> {
@@ -342,6 +351,7 @@ fn check_function(
         config: plain(file.config),
         outbound,
         data,
+        middleware: Vec::new(),
         limits,
     })
 }

@@ -5,9 +5,11 @@
 //! the first. **Invariant:** a key that nobody asked for is an error.
 
 pub(super) mod data;
+pub(super) mod middleware;
 
 use super::diagnostic::{Diagnostic, did_you_mean};
 use data::{DataFile, FilesFile};
+use middleware::MiddlewareFile;
 use std::cell::RefCell;
 use std::ops::Range;
 use toml::Spanned;
@@ -26,6 +28,7 @@ pub(super) struct ManifestFile {
     pub(super) limits: LimitsFile,
     pub(super) release: ReleaseFile,
     pub(super) data: DataFile,
+    pub(super) middleware: MiddlewareFile,
     /// In the order of the file.
     pub(super) functions: Vec<(Spanned<String>, FunctionFile)>,
 }
@@ -117,6 +120,7 @@ pub(super) struct FunctionFile {
     pub(super) databases: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) variables: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) files: Vec<FilesFile>,
+    pub(super) middleware: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) limits: LimitsFile,
 }
 
@@ -146,6 +150,7 @@ fn read_document(mut table: Table<'_>) -> ManifestFile {
         limits: table.table("limits").map(read_limits).unwrap_or_default(),
         release: table.table("release").map(read_release).unwrap_or_default(),
         data: data::read(&mut table),
+        middleware: table.table("middleware").map(middleware::read).unwrap_or_default(),
         functions: table.table("functions").map(|table| table.tables("functions", read_function)).unwrap_or_default(),
     };
     table.finish();
@@ -250,6 +255,7 @@ fn read_function(mut table: Table<'_>) -> FunctionFile {
         databases: table.strings("databases"),
         variables: table.strings("variables"),
         files: table.files("files"),
+        middleware: table.strings("middleware"),
         limits: table.table("limits").map(read_limits).unwrap_or_default(),
     };
     table.finish();
@@ -373,9 +379,15 @@ impl<'f> Table<'f> {
 
     /// Its entries, each of which is a table with a name that people gave, in the order of the file.
     fn tables<T>(&self, kind: &str, read: impl Fn(Table<'f>) -> T) -> Vec<(Spanned<String>, T)> {
+        self.tables_but(kind, &[], read)
+    }
+
+    /// The same without `others`, which are no such tables.
+    fn tables_but<T>(&self, kind: &str, others: &[&str], read: impl Fn(Table<'f>) -> T) -> Vec<(Spanned<String>, T)> {
         let mut tables: Vec<_> = self
             .entries
             .iter()
+            .filter(|(key, _)| !others.contains(&key.get_ref().as_ref()))
             .filter_map(|(key, value)| {
                 let Some(entries) = value.get_ref().as_table() else {
                     self.wrong_type(key.get_ref(), value, "a table");

@@ -241,14 +241,14 @@ fn folder(spec: &FilesSpec, is_upload: bool) -> Result<Folder, Diagnostic> {
 }
 
 /// Where values come from.
-struct Values {
+pub(super) struct Values {
     is_upload: bool,
     /// What `.env` has, beside a functions.toml of this machine; or why it cannot be read.
     dotenv: Result<HashMap<String, String>, String>,
 }
 
 impl Values {
-    fn of(manifest: &Manifest) -> Self {
+    pub(super) fn of(manifest: &Manifest) -> Self {
         let is_upload = manifest.is_upload();
         let file = manifest.path().with_file_name(".env");
         let dotenv = if is_upload || !file.exists() {
@@ -261,7 +261,7 @@ impl Values {
         Self { is_upload, dotenv }
     }
 
-    fn find(&self, value: &ValueSpec) -> Result<String, String> {
+    pub(super) fn find(&self, value: &ValueSpec) -> Result<String, String> {
         match value {
             ValueSpec::Plain(text) => Ok(text.clone()),
             ValueSpec::Env { name, default } => match std::env::var(name) {

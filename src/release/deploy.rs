@@ -46,6 +46,8 @@ pub struct Deploy {
     pub manifest: Manifest,
     /// The components of its functions, in the manifest's order.
     pub components: Vec<Digest256>,
+    /// Its middleware that is a component, in the manifest's order.
+    pub middleware: Vec<Digest256>,
     /// What is to be done to its databases first.
     pub migrations: Migrations,
     /// What its author says of it.
@@ -352,7 +354,7 @@ fn try_lock(file: &File, state: &Path) -> Result<(), DeployError> {
 
 fn kept(function: &FunctionRecord) -> Kept {
     let known = Kind::from_name(&function.kind).zip(Needs::from_line(&function.needs));
-    Kept { digest: function.component, known }
+    Kept { digest: function.component, before: function.before.clone(), known }
 }
 
 /// The file that a manifest stands in, so that it is known again under another name of its app.

@@ -4,16 +4,18 @@
 //! holds it, then load and link. **Invariant:** nothing that can be known beforehand is left to a request, and every
 //! mistake in every function is reported, not the first alone.
 
+mod parts;
+
 use super::data::{AppData, Data};
+use super::middleware::{BuiltIns, Limits};
 use super::routes::RouteTable;
 use super::{Release, Route};
-use crate::limits::COMPONENT_BYTES_MAX;
 use crate::manifest::{Diagnostic, FunctionSpec, HostConfig, Manifest, ManifestError, RoutePattern, Segment};
 use crate::names::Name;
 use crate::platform::{self, FileStamp};
 use crate::receipt::Kind;
 use crate::receipt::totals::FunctionTotals;
-use crate::runtime::code::{self, CodeLoader, CodeSource, Mapped, Residents};
+use crate::runtime::code::{self, CodeLoader, CodeSource, ComponentFile, Mapped, Residents};
 use crate::runtime::component::{self, ComponentError};
 use crate::runtime::engine::{Compilers, EngineError, Engines};
 use crate::runtime::function::{Function, FunctionError, FunctionSettings};
@@ -22,6 +24,7 @@ use crate::runtime::pool::Needs;
 use crate::storage::artifacts::{ArtifactError, ArtifactKey, Artifacts, Digest256};
 use crate::storage::components::{ComponentStoreError, Components};
 use crate::storage::index::{Index, Known};
+use parts::Parts;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,6 +84,7 @@ pub struct Installer {
     settings: HostConfig,
     artifacts: Artifacts,
     data: Data,
+    limits: Limits,
     compilers: Arc<Compilers>,
     host_gate: HostGate,
     /// What the next release runs on, unless it needs more.
@@ -100,6 +104,15 @@ pub struct Found<'m> {
 }
 
 impl Found<'_> {
+    /// What is wrong; with middleware, it is so for every function behind it, and told once.
+    fn note(&mut self, diagnostics: Vec<Diagnostic>) {
+        for diagnostic in diagnostics {
+            if !self.errors.contains(&diagnostic) {
+                self.errors.push(diagnostic);
+            }
+        }
+    }
+
     /// Where the code of each function is, in the order of the manifest, if there is nothing wrong.
     pub fn sources(&self) -> impl Iterator<Item = &CodeSource> {
         self.compiled.iter().map(|(_, source)| source)
@@ -111,6 +124,8 @@ impl Found<'_> {
 pub struct Kept {
     /// Its sha256.
     pub digest: Digest256,
+    /// That of each component that is composed with it; the first sees a request first.
+    pub before: Vec<Digest256>,
     /// What it was found to be, if that is known.
     pub known: Option<(Kind, Needs)>,
 }
@@ -121,6 +136,7 @@ impl Installer {
         Ok(Self {
             artifacts: Artifacts::open(&settings.state)?,
             data: Data::new(&settings.state),
+            limits: Limits::default(),
             compilers: Arc::new(Compilers::new()?),
             host_gate: HostGate::new(settings.concurrency),
             settings: settings.clone(),
@@ -143,32 +159,32 @@ impl Installer {
         let total = manifest.functions.len();
         let mut found = Found { compiled: Vec::with_capacity(total), errors: Vec::new(), read: Vec::new() };
         for (done, spec) in manifest.functions.iter().enumerate() {
-            if let Some(source) = self.known_source(spec, &index, keep) {
+            let is_composed = manifest.composed(spec).next().is_some();
+            if !is_composed && let Some(source) = self.known_source(spec, &index, keep) {
                 found.compiled.push((spec, source));
                 continue;
             }
             let stamp = std::fs::metadata(&spec.component).ok().and_then(|metadata| FileStamp::of(&metadata));
             let stamp = stamp.filter(Index::is_settled);
-            let bytes = match read_component(spec) {
-                Ok(bytes) => bytes,
-                Err(diagnostic) => {
-                    found.errors.push(diagnostic);
+            let parts = match Parts::read(manifest, spec) {
+                Ok(parts) => parts,
+                Err(diagnostics) => {
+                    found.note(diagnostics);
                     continue;
                 }
             };
-            let digest = Digest256::of(&bytes);
-            match self.compile(spec, &bytes, digest, || progress.compiling(spec, done, total)) {
+            match self.compile(spec, &parts, || progress.compiling(spec, done, total)) {
                 Ok(mut source) => {
                     if let Some(components) = keep {
-                        components.keep(&digest, &bytes)?;
-                        source.component = components.path(&digest);
+                        parts.keep(components)?;
+                        source.keep_in(components);
                     }
-                    if let Some(stamp) = stamp {
+                    if let Some(stamp) = stamp.filter(|_| !is_composed) {
                         found.read.push((spec.component.clone(), stamp, known(&source)));
                     }
                     found.compiled.push((spec, source));
                 }
-                Err(CompileError::Refused(diagnostic)) => found.errors.push(diagnostic),
+                Err(CompileError::Refused(diagnostic)) => found.note(vec![diagnostic]),
                 Err(CompileError::State(error)) => return Err(error.into()),
             }
         }
@@ -187,18 +203,19 @@ impl Installer {
         let total = manifest.functions.len();
         let mut found = Found { compiled: Vec::with_capacity(total), errors: Vec::new(), read: Vec::new() };
         for (done, (spec, kept)) in manifest.functions.iter().zip(kept).enumerate() {
-            let path = components.path(&kept.digest);
+            let file = |digest: &Digest256| ComponentFile { path: components.path(digest), digest: *digest };
+            let (component, before) = (file(&kept.digest), kept.before.iter().map(file).collect());
             if let Some((kind, needs)) = kept.known {
-                let key = self.key(kept.digest, kind);
+                let key = self.key(Digest256::of_chain(&kept.before, kept.digest), kind);
                 if self.artifacts.has(&key) {
-                    found.compiled.push((spec, CodeSource { component: path, key, kind, needs, linked: true }));
+                    found.compiled.push((spec, CodeSource { component, before, key, kind, needs, linked: true }));
                     continue;
                 }
             }
-            let bytes = components.read(&kept.digest).ok_or(InstallError::Missing(kept.digest))?;
-            match self.compile(spec, &bytes, kept.digest, || progress.compiling(spec, done, total)) {
-                Ok(source) => found.compiled.push((spec, CodeSource { component: path, ..source })),
-                Err(CompileError::Refused(diagnostic)) => found.errors.push(diagnostic),
+            let parts = Parts::kept(manifest, spec, kept, components)?;
+            match self.compile(spec, &parts, || progress.compiling(spec, done, total)) {
+                Ok(source) => found.compiled.push((spec, CodeSource { component, before, ..source })),
+                Err(CompileError::Refused(diagnostic)) => found.note(vec![diagnostic]),
                 Err(CompileError::State(error)) => return Err(error.into()),
             }
         }
@@ -208,10 +225,13 @@ impl Installer {
     /// Makes release `number` of `manifest` from what was found.
     pub fn prepare(&self, manifest: &Manifest, number: u64, found: Found<'_>) -> Result<Release, InstallError> {
         let Found { compiled, mut errors, read } = found;
-        let data = self.data.open(manifest).map_err(|more| {
-            errors.extend(more);
-            InstallError::Refused(manifest.errors_at(std::mem::take(&mut errors)))
-        })?;
+        let (data, built_ins) = match (self.data.open(manifest), BuiltIns::of(manifest, &self.limits)) {
+            (Ok(data), Ok(built_ins)) => (data, built_ins),
+            (data, built_ins) => {
+                errors.extend(data.err().into_iter().chain(built_ins.err()).flatten());
+                return Err(InstallError::Refused(manifest.errors_at(errors)));
+            }
+        };
         let needs: Vec<(Kind, Needs)> = compiled.iter().map(|(_, source)| (source.kind, source.needs)).collect();
         let residents = self.residents_for(&needs)?;
         let (functions, more) = self.load_all(manifest, &data, &residents, &compiled);
@@ -231,7 +251,7 @@ impl Installer {
             app: manifest.name.clone(),
             number,
             config: manifest.release.clone(),
-            routes: self.route_table(manifest, number, &functions),
+            routes: self.route_table(manifest, number, &functions, &built_ins),
             functions,
             data,
             engines: Arc::clone(residents.engines()),
@@ -320,31 +340,33 @@ impl Installer {
         let kind = Kind::from_name(&known.kind)?;
         let key = self.key(known.component, kind);
         let needs = Needs::from_line(&known.note)?;
-        let component = match keep {
+        let path = match keep {
             Some(components) if components.has(&known.component) => components.path(&known.component),
             Some(_) => return None,
             None => spec.component.clone(),
         };
+        let component = ComponentFile { path, digest: known.component };
         let has_code = self.artifacts.has(&key);
-        has_code.then_some(CodeSource { component, key, kind, needs, linked: true })
+        has_code.then_some(CodeSource { component, before: Vec::new(), key, kind, needs, linked: true })
     }
 
     fn compile(
         &self,
         spec: &FunctionSpec,
-        bytes: &[u8],
-        digest: Digest256,
+        parts: &Parts<'_>,
         notify: impl FnOnce(),
     ) -> Result<CodeSource, CompileError> {
         let refuse = |message: String| Diagnostic::new(spec.component_span.clone(), message);
-        let component = component::inspect(bytes).map_err(|error: ComponentError| {
+        let bytes = parts.composed(spec).map_err(CompileError::Refused)?;
+        let component = component::inspect(&bytes).map_err(|error: ComponentError| {
             let message = format!("{} cannot be a function: {error}", spec.component.display());
             CompileError::Refused(refuse(message).help(error.help()))
         })?;
         let kind = component.kind;
-        let key = self.key(digest, kind);
+        let key = self.key(parts.digest(), kind);
+        let (component_file, before) = parts.files(spec);
         let source =
-            |needs| CodeSource { component: spec.component.clone(), key: key.clone(), kind, needs, linked: false };
+            |needs| CodeSource { component: component_file, before, key: key.clone(), kind, needs, linked: false };
         if let Some(found) = self.artifacts.find(&key)
             && let Some(needs) = Needs::from_line(&found.note)
         {
@@ -424,13 +446,20 @@ impl Installer {
         self.data.open(manifest).map_err(|errors| InstallError::Refused(manifest.errors_at(errors)))
     }
 
-    fn route_table(&self, manifest: &Manifest, number: u64, functions: &[Arc<Function>]) -> RouteTable<Arc<Route>> {
+    fn route_table(
+        &self,
+        manifest: &Manifest,
+        number: u64,
+        functions: &[Arc<Function>],
+        built_ins: &BuiltIns,
+    ) -> RouteTable<Arc<Route>> {
         let mut table = RouteTable::default();
         for (spec, function) in manifest.functions.iter().zip(functions) {
             let totals = self.totals_of(&manifest.name, &spec.name);
+            let chain = built_ins.chain(spec);
             for route in &spec.routes {
                 let made = make_route(&manifest.name, number, &route.pattern, function, &totals);
-                table.insert(&route.pattern, Arc::new(made));
+                table.insert(&route.pattern, Arc::new(Route { chain: Arc::clone(&chain), ..made }));
             }
         }
         table
@@ -446,29 +475,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn known(source: &CodeSource) -> Known {
-    Known { component: source.key.component, kind: source.kind.as_str().to_owned(), note: source.needs.to_line() }
+    Known { component: source.component.digest, kind: source.kind.as_str().to_owned(), note: source.needs.to_line() }
 }
 
 enum CompileError {
     Refused(Diagnostic),
     State(ArtifactError),
-}
-
-fn read_component(spec: &FunctionSpec) -> Result<Vec<u8>, Diagnostic> {
-    let path = spec.component.display();
-    let refuse = |message: String| Diagnostic::new(spec.component_span.clone(), message);
-    let metadata = std::fs::metadata(&spec.component).map_err(|error| {
-        let missing = refuse(format!("the component {path} cannot be read: {error}"));
-        missing.help(if spec.build.is_some() { "`fnhost build` makes it" } else { "build it, or correct the path" })
-    })?;
-    if !metadata.is_file() {
-        return Err(refuse(format!("the component {path} is no file")));
-    }
-    if metadata.len() > COMPONENT_BYTES_MAX {
-        let size = metadata.len();
-        return Err(refuse(format!("the component {path} has {size} bytes, and {COMPONENT_BYTES_MAX} are allowed")));
-    }
-    std::fs::read(&spec.component).map_err(|error| refuse(format!("the component {path} cannot be read: {error}")))
 }
 
 fn explain(spec: &FunctionSpec, error: &FunctionError) -> Diagnostic {
@@ -503,6 +515,7 @@ fn make_route(
         app: app.clone(),
         release,
         function: Arc::clone(function),
+        chain: Arc::default(),
         totals: Arc::clone(totals),
         label: http::HeaderValue::from_str(&pattern.to_string()).unwrap_or(http::HeaderValue::from_static("")),
         param_headers: pattern.params().filter_map(|name| header(name).ok()).collect(),

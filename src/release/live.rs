@@ -7,6 +7,7 @@ use super::canary::{Canary, Lot};
 use super::routes::{Match, RouteError, RouteTable};
 use super::{Release, Route};
 use crate::manifest::RoutePattern;
+use crate::middleware;
 use crate::names::Name;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Method};
@@ -110,6 +111,17 @@ impl Serving {
     /// Finds who answers a request. Where an app has a canary that could answer it, or could have, a lot is drawn by what
     /// its `headers` say.
     pub fn find<'t, 'r>(&'t self, host: &str, method: &Method, path: &'r str, headers: &HeaderMap) -> Found<'t, 'r> {
+        // What a browser asks beforehand is for the route that it will come to, though that has another method.
+        if let Some(asked) = middleware::method_asked(method, headers) {
+            let found = self.find_for(host, &asked, path, headers);
+            if found.matched.as_ref().is_ok_and(|found| found.route.chain.answers_preflights()) {
+                return found;
+            }
+        }
+        self.find_for(host, method, path, headers)
+    }
+
+    fn find_for<'t, 'r>(&'t self, host: &str, method: &Method, path: &'r str, headers: &HeaderMap) -> Found<'t, 'r> {
         let matched = self.table.find(host, method, path);
         for trial in &self.trials {
             let with_canary = trial.table.find(host, method, path);

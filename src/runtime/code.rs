@@ -7,6 +7,7 @@
 
 use super::capability;
 use super::component::{self, Component};
+use super::compose::{Part, compose};
 use super::engine::{Compilers, Engines};
 use super::function::FunctionError;
 use super::pool::Needs;
@@ -75,11 +76,36 @@ impl Mapped {
     }
 }
 
+/// The file of a component, and its sha256.
+#[derive(Debug, Clone)]
+pub struct ComponentFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it was found to be.
+    pub digest: Digest256,
+}
+
+impl ComponentFile {
+    /// Its bytes, if they are what they were.
+    pub fn read(&self) -> Result<Vec<u8>, FunctionError> {
+        let path = self.path.display();
+        let bytes = std::fs::read(&self.path)
+            .map_err(|error| FunctionError::Load(format!("{path} cannot be read: {error}")))?;
+        if Digest256::of(&bytes) == self.digest {
+            Ok(bytes)
+        } else {
+            Err(FunctionError::Load(format!("{path} has changed since it was installed")))
+        }
+    }
+}
+
 /// Where a function's code comes from.
 #[derive(Debug, Clone)]
 pub struct CodeSource {
-    /// The file of the component, should it have to be compiled again.
-    pub component: PathBuf,
+    /// The component, should it have to be compiled again.
+    pub component: ComponentFile,
+    /// The middleware that is composed with it; the first sees a request first.
+    pub before: Vec<ComponentFile>,
     /// What the compiled code is known by.
     pub key: ArtifactKey,
     /// What it was compiled as.
@@ -88,6 +114,22 @@ pub struct CodeSource {
     pub needs: Needs,
     /// Whether it is known to link and to fit.
     pub linked: bool,
+}
+
+impl CodeSource {
+    /// What is compiled: the component, or what it is with those before it.
+    fn read(&self) -> Result<Vec<u8>, FunctionError> {
+        let function = self.component.read()?;
+        if self.before.is_empty() {
+            return Ok(function);
+        }
+        let before: Vec<Vec<u8>> = self.before.iter().map(ComponentFile::read).collect::<Result<_, _>>()?;
+        let names: Vec<String> = self.before.iter().map(|part| part.path.display().to_string()).collect();
+        let parts: Vec<Part<'_>> =
+            names.iter().zip(&before).map(|(name, bytes)| Part { name, bytes: bytes.as_slice() }).collect();
+        let name = self.component.path.display().to_string();
+        compose(&parts, &Part { name: &name, bytes: &function }).map_err(|error| FunctionError::Load(error.to_string()))
+    }
 }
 
 /// Compiles `component`: the machine code and what it needs of the pool.
@@ -143,11 +185,7 @@ impl CodeLoader {
             }
         }
         let failed = |reason: String| FunctionError::Load(reason);
-        let bytes = std::fs::read(&source.component)
-            .map_err(|error| failed(format!("{} cannot be read: {error}", source.component.display())))?;
-        if Digest256::of(&bytes) != source.key.component {
-            return Err(failed(format!("{} has changed since it was installed", source.component.display())));
-        }
+        let bytes = source.read()?;
         let component = component::inspect(&bytes).map_err(|error| failed(error.to_string()))?;
         let (code, needs) = compile(&self.compilers, &component)?;
         let kept =

@@ -74,10 +74,16 @@ pub fn inspect(bytes: &[u8]) -> Result<Component<'_>, ComponentError> {
     }
 }
 
-/// The top level of a file: what it is and what it exports.
+/// The names of what a component imports.
+pub fn imports(bytes: &[u8]) -> Result<Vec<String>, ComponentError> {
+    Ok(read_outline(bytes)?.imports)
+}
+
+/// The top level of a file: what it is, what it exports and what it imports.
 struct Outline {
     encoding: Encoding,
     exports: Vec<String>,
+    imports: Vec<String>,
 }
 
 impl Outline {
@@ -111,7 +117,7 @@ fn read_outline(bytes: &[u8]) -> Result<Outline, ComponentError> {
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(damaged)? {
             Payload::Version { encoding, .. } if outline.is_none() => {
-                outline = Some(Outline { encoding, exports: Vec::new() });
+                outline = Some(Outline { encoding, exports: Vec::new(), imports: Vec::new() });
             }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -124,6 +130,12 @@ fn read_outline(bytes: &[u8]) -> Result<Outline, ComponentError> {
                     }) {
                         exports.push(export.name.name.to_owned());
                     }
+                }
+            }
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    let name = import.map_err(damaged)?.name.name.to_owned();
+                    outline.iter_mut().for_each(|outline| outline.imports.push(name.clone()));
                 }
             }
             _ => {}

@@ -45,6 +45,11 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     };
     let function = &found.route.function;
     observed.found(found.route);
+    let (passage, answer) = found.route.chain.pass(&mut request, found.route.asked(peer.ends.peer.ip())).await;
+    observed.passed(passage);
+    if let Some(answer) = answer {
+        return respond::by_middleware(observed, answer, close);
+    }
     if declared_length(request.headers()).is_some_and(|length| length > function.limits.request_body_bytes) {
         return respond::refusal(observed, Outcome::BodyTooLarge, close);
     }
@@ -55,6 +60,7 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let measure = Measure::begin(function);
     observed.admitted(measure.clone());
     found.route.mark(request.headers_mut(), &found.params);
+    observed.passage().mark_user(request.headers_mut());
     let mut call = call_of(&target, &peer, observed.request_id(), found.route);
     target.write(&mut request);
     call.traceparent = observed.mark_trace(request.headers_mut());

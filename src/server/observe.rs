@@ -13,6 +13,7 @@ mod ticks;
 use super::{Host, Peer, ReceiptSink};
 use crate::limits::Share;
 use crate::manifest::HostConfig;
+use crate::middleware::Passage;
 use crate::names::RequestId;
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
@@ -106,6 +107,7 @@ struct Observed {
     method: Method,
     began: Instant,
     route: Option<Arc<Route>>,
+    passage: Passage,
     /// Of its release, where a canary is watched.
     figures: Option<Arc<Figures>>,
     /// By which its client will be known again.
@@ -132,6 +134,7 @@ impl Observation {
             method: bounded(request.method()),
             began: Instant::now(),
             route: None,
+            passage: Passage::default(),
             figures: None,
             cookie: None,
             measure: None,
@@ -174,6 +177,17 @@ impl Observation {
     /// A route was found.
     pub(super) fn found(&mut self, route: &Arc<Route>) {
         self.note(|observed| observed.route = Some(Arc::clone(route)));
+    }
+
+    /// It has come so far through the middleware.
+    pub(super) fn passed(&mut self, passage: Passage) {
+        self.note(|observed| observed.passage = passage);
+    }
+
+    /// How far it has come through the middleware.
+    pub(super) fn passage(&self) -> &Passage {
+        static NONE: Passage = Passage::NONE;
+        self.0.as_ref().map_or(&NONE, |observed| &observed.passage)
     }
 
     /// A permit was had; `measure` counts from now.

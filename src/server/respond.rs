@@ -3,9 +3,13 @@
 //! Errors are `application/problem+json` (RFC 9457) with a stable `code`; what went wrong in detail is in the log under
 //! the same request id, and never in the body. **Invariant:** no wildcard arm: a new outcome must choose its status.
 
+mod file;
+mod guest;
+
 use super::framing;
 use super::observe::Observation;
 use super::streams;
+use crate::middleware::Answer;
 use crate::names::strip_host_headers;
 use crate::receipt::Outcome;
 use crate::release::canary::strip_cookie;
@@ -13,6 +17,8 @@ use crate::runtime::gate::Refused;
 use crate::runtime::guest::InvokeError;
 use crate::runtime::response::{GuestBody, Rest};
 use bytes::Bytes;
+use file::FileOut;
+use guest::{ObservedBody, Promised};
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
@@ -25,6 +31,13 @@ use std::time::Duration;
 fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
     match outcome {
         Outcome::Ok => (StatusCode::OK, ""),
+        Outcome::Redirected => (StatusCode::PERMANENT_REDIRECT, ""),
+        Outcome::StaticFile => (StatusCode::OK, ""),
+        Outcome::Preflight => (StatusCode::NO_CONTENT, ""),
+        Outcome::Unauthorized => {
+            (StatusCode::UNAUTHORIZED, "The request does not say who asks, or not so that it is believed.")
+        }
+        Outcome::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "There were enough requests for now; try again later."),
         Outcome::BadRequest => (StatusCode::BAD_REQUEST, "The request is malformed."),
         Outcome::NoRoute => (StatusCode::NOT_FOUND, "No function has a route for this host and path."),
         Outcome::NoMethod => (StatusCode::METHOD_NOT_ALLOWED, "This path is answered for other methods."),
@@ -110,6 +123,35 @@ pub(super) fn failure(observed: Observation, error: &InvokeError, close: bool) -
     problem(observed, error.outcome(), HeaderMap::new(), close)
 }
 
+/// What middleware answers in place of the function.
+pub(super) fn by_middleware(mut observed: Observation, answer: Answer, close: bool) -> Response<ResponseBody> {
+    let (usual, detail) = status_and_detail(answer.outcome);
+    if !detail.is_empty() {
+        return problem(observed, answer.outcome, answer.headers, close);
+    }
+    let status = answer.status.unwrap_or(usual);
+    let mut headers = answer.headers;
+    observed.answered(status);
+    observed.passage().go_back(&mut headers);
+    let size = answer.file.as_ref().and_then(|file| file.size_hint().exact());
+    let encoder = answer.file.as_ref().and_then(|_| observed.passage().encoder(status, &mut headers, size));
+    observed.sign(&mut headers);
+    if close {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let body = match answer.file {
+        Some(file) => ResponseBody::File(FileOut::new(file, encoder, observed, answer.outcome)),
+        None => {
+            observed.end(answer.outcome);
+            ResponseBody::of(Vec::new())
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
 fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<ResponseBody> {
     let (status, detail) = status_and_detail(outcome);
     observed.answered(status);
@@ -129,6 +171,7 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
     if close || is_last(outcome) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    observed.passage().go_back(&mut headers);
     observed.sign(&mut headers);
     if observed.method().is_some_and(sends_no_body) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -178,26 +221,24 @@ pub(super) fn answer(
     strip_host_headers(&mut parts.headers);
     strip_cookie(&mut parts.headers);
     observed.answered(parts.status);
+    observed.passage().go_back(&mut parts.headers);
+    let no_body = framing::is_bodiless(parts.status);
+    let encoder =
+        if no_body { None } else { observed.passage().encoder(parts.status, &mut parts.headers, promised.or(given)) };
     observed.sign(&mut parts.headers);
     if close {
         // HTTP/2 has no such header, and hyper takes it out there.
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if bodiless || framing::is_bodiless(parts.status) {
-        if let (true, Some(length), None, false) = (bodiless, given, promised, framing::is_bodiless(parts.status)) {
+    if bodiless || no_body {
+        if let (true, Some(length), None, false) = (bodiless, given, promised, no_body) {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         observed.finish_without_client(body, Rest::Unread);
         return Response::from_parts(parts, ResponseBody::of(Vec::new()));
     }
-    let body =
-        ObservedBody { reading: Some(Reading { body, observed }), sent: 0, promised, expected: promised.or(given) };
+    let body = ObservedBody::new(Promised::new(body, promised), encoder, observed, promised.or(given));
     Response::from_parts(parts, ResponseBody::Guest(body))
-}
-
-/// A length that turned out to be wrong when the head was gone.
-fn not_as_promised(promised: u64, given: u64) -> InvokeError {
-    InvokeError::GuestError(framing::Unfit::Body { promised, given }.to_string())
 }
 
 /// What a client gets.
@@ -206,6 +247,8 @@ pub(super) enum ResponseBody {
     Host(Full<Bytes>),
     /// A guest's.
     Guest(ObservedBody),
+    /// A file's.
+    File(FileOut),
 }
 
 impl ResponseBody {
@@ -222,6 +265,7 @@ impl http_body::Body for ResponseBody {
         let frame = match self.get_mut() {
             Self::Host(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Guest(body) => Pin::new(body).poll_frame(cx),
+            Self::File(body) => Pin::new(body).poll_frame(cx),
         };
         streams::note_given(frame.is_ready());
         frame
@@ -231,6 +275,7 @@ impl http_body::Body for ResponseBody {
         match self {
             Self::Host(body) => body.is_end_stream(),
             Self::Guest(body) => body.is_end_stream(),
+            Self::File(body) => body.is_end_stream(),
         }
     }
 
@@ -238,91 +283,7 @@ impl http_body::Body for ResponseBody {
         match self {
             Self::Host(body) => body.size_hint(),
             Self::Guest(body) => body.size_hint(),
-        }
-    }
-}
-
-/// A guest's body on its way to the client, and the receipt that is written when it ends.
-pub(super) struct ObservedBody {
-    /// Nothing once it has ended.
-    reading: Option<Reading>,
-    sent: u64,
-    /// How many bytes its guest said that there would be.
-    promised: Option<u64>,
-    /// How many there are to be, where that is known.
-    expected: Option<u64>,
-}
-
-struct Reading {
-    body: GuestBody,
-    observed: Observation,
-}
-
-impl http_body::Body for ObservedBody {
-    type Data = Bytes;
-    type Error = InvokeError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
-        let Some(reading) = &mut self.reading else { return Poll::Ready(None) };
-        let frame = match ready!(Pin::new(&mut reading.body).poll_frame(cx)) {
-            Some(Ok(mut frame)) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    strip_host_headers(trailers);
-                    framing::correct_trailers(trailers);
-                }
-                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                reading.observed.add_bytes_out(length);
-                self.sent += length;
-                match self.promised {
-                    Some(promised) if self.sent > promised => Some(Err(not_as_promised(promised, self.sent))),
-                    _ => return Poll::Ready(Some(Ok(frame))),
-                }
-            }
-            None => match self.promised {
-                Some(promised) if self.sent < promised => Some(Err(not_as_promised(promised, self.sent))),
-                _ => None,
-            },
-            error => error,
-        };
-        let Some(reading) = self.reading.take() else { return Poll::Ready(None) };
-        if let Some(Err(error)) = &frame {
-            reading.observed.cut();
-            reading.observed.log_failure(error);
-            reading.observed.end(error.outcome());
-        } else {
-            reading.observed.finish_without_client(reading.body, Rest::Read);
-        }
-        // Of an error, the connection is cut, or the stream reset, so that the client can tell.
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.reading.as_ref().is_none_or(|reading| reading.body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.reading.as_ref().map_or(SizeHint::with_exact(0), |reading| reading.body.size_hint())
-    }
-}
-
-impl Drop for ObservedBody {
-    fn drop(&mut self) {
-        let Some(reading) = self.reading.take() else { return };
-        // A connection stops reading at the last byte that was announced, and need not ask for the end.
-        let complete = reading.body.has_ended() || self.expected.is_some_and(|expected| self.sent >= expected);
-        if complete {
-            reading.observed.finish_without_client(reading.body, Rest::Read);
-        } else {
-            let failure = reading.body.failure();
-            // The guest goes with its body; nobody is there for whom it could work.
-            drop(reading.body);
-            if let Some(error) = &failure {
-                reading.observed.log_failure(error);
-            }
-            match failure {
-                Some(error) => reading.observed.end(error.outcome()),
-                None => drop(reading.observed),
-            }
+            Self::File(body) => body.size_hint(),
         }
     }
 }

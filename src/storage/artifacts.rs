@@ -27,6 +27,16 @@ impl Digest256 {
         Self::of_parts(&[bytes])
     }
 
+    /// What a component and those that stand `before` it, the first of them first, are known by together.
+    pub fn of_chain(before: &[Self], function: Self) -> Self {
+        if before.is_empty() {
+            return function;
+        }
+        let parts = before.iter().chain([&function]);
+        let text = parts.fold("composed".to_owned(), |text, digest| format!("{text}\n{digest}"));
+        Self::of(text.as_bytes())
+    }
+
     /// The digest of all of `parts`, one behind the other.
     fn of_parts(parts: &[&[u8]]) -> Self {
         let mut hasher = Sha256::new();

@@ -5,12 +5,15 @@
 //! each change a copy is written aside (`fnhost.db.copy`), from which a record that was damaged is restored.
 
 mod database;
+mod parts;
 
 use super::artifacts::Digest256;
 use super::sqlite::{Refusal, from_sql, to_sql};
 use crate::names::Name;
 
 use database::{connect, copy, copy_of, restore};
+pub use parts::Used;
+use parts::middleware_of;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -68,6 +71,8 @@ pub struct FunctionRecord {
     pub name: String,
     /// The sha256 of its component.
     pub component: Digest256,
+    /// That of each component that is composed with it; the first sees a request first.
+    pub before: Vec<Digest256>,
     /// What its component was found to be.
     pub kind: String,
     /// What its sandboxes need, as a line.
@@ -212,28 +217,26 @@ impl Releases {
             let Some((line, manifest, origin)) = found else { return Ok(None) };
             let query = "SELECT name, component, kind, needs, bytes FROM functions
                          WHERE app = ?1 AND number = ?2 ORDER BY position";
-            let functions = connection
+            let mut functions = connection
                 .prepare(query)?
                 .query_map(params![app.as_str(), to_sql(number)], function)?
-                .collect::<Result<_, _>>()?;
+                .collect::<Result<Vec<_>, _>>()?;
+            for (position, component) in middleware_of(connection, app, number)? {
+                if let Some(function) = functions.get_mut(position) {
+                    function.before.push(component);
+                }
+            }
             Ok(Some(ReleaseRecord { line, manifest, origin, functions }))
         })
     }
 
-    /// What the component of this digest was found to be, by any release that has it: its kind and its needs.
+    /// What the component of this digest was found to be, by any release that has it with nothing composed before it: its kind
+    /// and its needs.
     pub fn known(&self, component: &Digest256) -> Result<Option<(String, String)>, RecordError> {
         self.read(|connection| {
-            let query = "SELECT kind, needs FROM functions WHERE component = ?1 LIMIT 1";
+            let query = "SELECT kind, needs FROM functions WHERE component = ?1
+                         AND (app, number, position) NOT IN (SELECT app, number, position FROM middleware) LIMIT 1";
             connection.query_row(query, [component.to_string()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-        })
-    }
-
-    /// The components of all releases, each with its kind.
-    pub fn components(&self) -> Result<HashSet<(Digest256, String)>, RecordError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare("SELECT DISTINCT component, kind FROM functions")?;
-            let rows = statement.query_map([], |row| Ok((digest(row, 0)?, row.get(1)?)))?;
-            rows.collect()
         })
     }
 
@@ -315,9 +318,13 @@ impl Releases {
             )?;
             let mut statement = transaction.prepare("INSERT INTO functions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
             for (position, function) in new.functions.iter().enumerate() {
-                let FunctionRecord { name, component, kind, needs, bytes } = function;
+                let FunctionRecord { name, component, before, kind, needs, bytes } = function;
                 let (number, position, bytes) = (to_sql(number), to_sql(position as u64), to_sql(*bytes));
                 statement.execute(params![app, number, position, name, component.to_string(), kind, needs, bytes])?;
+                for (place, component) in (0_i64..).zip(before) {
+                    let query = "INSERT INTO middleware VALUES (?1, ?2, ?3, ?4, ?5)";
+                    transaction.execute(query, params![app, number, position, place, component.to_string()])?;
+                }
             }
             drop(statement);
             for replaced in replaces {
@@ -436,6 +443,7 @@ fn function(row: &Row<'_>) -> rusqlite::Result<FunctionRecord> {
     Ok(FunctionRecord {
         name: row.get(0)?,
         component: digest(row, 1)?,
+        before: Vec::new(),
         kind: row.get(2)?,
         needs: row.get(3)?,
         bytes: from_sql(row.get(4)?),
@@ -466,6 +474,7 @@ mod tests {
         let function = FunctionRecord {
             name: "hello".to_owned(),
             component: Digest256::of(message.as_bytes()),
+            before: Vec::new(),
             kind: "http-0.2".to_owned(),
             needs: "1 2 3 4".to_owned(),
             bytes: 7,
@@ -551,11 +560,11 @@ mod tests {
         releases.point(&app(), Pointers { live: Some(5), canary: None }, &[]).unwrap();
         assert_eq!((releases.prune(&app(), 1).unwrap(), releases.before(&app(), 5).unwrap()), (1, Some(4)));
         releases.point(&app(), Pointers { live: Some(4), canary: None }, &[]).unwrap();
-        assert_eq!(releases.components().unwrap().len(), 2);
+        assert_eq!(releases.used().unwrap().components.len(), 2);
         // A number is never given twice, whatever was forgotten.
         assert_eq!(add(&releases, "6", None), 6);
         assert!(releases.remove(&app()).unwrap() && !releases.remove(&app()).unwrap());
-        assert!(releases.components().unwrap().is_empty());
+        assert!(releases.used().unwrap().components.is_empty());
     }
 
     #[test]

@@ -15,6 +15,7 @@ fn routes_lists_what_is_routed_with_kinds_and_limits() {
     assert!(line("hello").starts_with("GET     any   /hello/{name}"), "{table}");
     assert!(line("hello").contains("http-0.2") && line("hello").contains("memory 128 MiB"), "{table}");
     assert!(line("hello-p3").contains("http-0.3"), "{table}");
+    assert!(line("/auth").contains("auth (component)"), "{table}");
     assert!(line("cgi").contains("command"), "{table}");
     assert!(line("echo").contains("timeout none") && line("echo").contains("body 1 GiB"), "{table}");
 }
@@ -24,7 +25,7 @@ fn check_accepts_what_up_would_serve() {
     guest("hello");
     let ended = fnhost(&project()).args(["check"]).output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "demo: 14 functions and 14 routes are ready to serve\n");
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "demo: 15 functions and 15 routes are ready to serve\n");
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), "", "quiet in a pipe");
 }
 

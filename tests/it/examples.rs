@@ -31,6 +31,18 @@ async fn hello_p3_answers_by_wasi_0_3() {
 }
 
 #[tokio::test]
+async fn auth_lets_those_pass_who_have_the_token() {
+    let demo = demo();
+    let ask = async |token: &str| demo.send(Request::get("/auth").header("authorization", token)).await;
+    ask("Bearer open-sesame").await.assert_ok("Hello, WASI 0.3!\n");
+    for wrong in ["Bearer open-sesam", "Bearer open-sesame2", "Basic open-sesame"] {
+        let refused = ask(wrong).await;
+        assert_eq!((refused.status.as_u16(), refused.header("www-authenticate")), (401, "Bearer realm=\"auth\""));
+    }
+    assert_eq!(demo.get("/auth").await.status, 401);
+}
+
+#[tokio::test]
 async fn router_is_a_whole_axum_router() {
     let demo = demo();
     demo.get("/router").await.assert_ok("a router in a function\n");

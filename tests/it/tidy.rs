@@ -8,7 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["api", "grants", "limits", "names", "platform", "receipt", "trace", "usage"],
     &["manifest"],
     &["storage"],
-    &["runtime"],
+    &["middleware", "runtime"],
     &["release"],
     &["server"],
     &["authoring"],
@@ -21,6 +21,10 @@ const OWNED_CRATES: &[(&str, &str)] = &[
     ("wasmtime_wasi", "runtime"),
     ("wasmtime_wasi_http", "runtime"),
     ("axum", "server"),
+    ("governor", "middleware"),
+    ("jsonwebtoken", "middleware"),
+    ("tower_http", "middleware"),
+    ("wac_graph", "runtime"),
     ("clap", "cli"),
 ];
 

@@ -119,7 +119,7 @@ fn check_variable(
     Some(VariableSpec { name: name.into_inner(), value, secret, span })
 }
 
-fn check_value(file: ValueFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> Option<ValueSpec> {
+pub(super) fn check_value(file: ValueFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> Option<ValueSpec> {
     let (reference, span) = match file {
         ValueFile::Plain(written) => return Some(ValueSpec::Plain(written.into_inner())),
         ValueFile::Reference(reference, span) => (reference, span),

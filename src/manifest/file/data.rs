@@ -103,7 +103,7 @@ impl Table<'_> {
         self.value_of(key, value, false)
     }
 
-    fn value_of(&self, key: &str, value: &Spanned<DeValue<'_>>, may_be_secret: bool) -> Option<ValueFile> {
+    pub(super) fn value_of(&self, key: &str, value: &Spanned<DeValue<'_>>, may_be_secret: bool) -> Option<ValueFile> {
         if let Some(text) = as_string(value) {
             return Some(ValueFile::Plain(text));
         }

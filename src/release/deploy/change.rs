@@ -17,7 +17,7 @@ use crate::runtime::code::CodeSource;
 use crate::runtime::pool::Needs;
 use crate::storage::artifacts::Digest256;
 use crate::storage::releases::{FunctionRecord, NewRelease, Pointers, Source};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 impl Deployments {
@@ -77,17 +77,23 @@ impl Deployments {
     /// Makes a release of what was uploaded. What is live already is not made again, and of what is on trial already, only the
     /// share is changed.
     pub fn deploy(&self, deploy: &Deploy, progress: &dyn Progress) -> Result<Deployed, DeployError> {
-        let Deploy { manifest, components, migrations, message, canary, expect } = deploy;
+        let Deploy { manifest, components, middleware, migrations, message, canary, expect } = deploy;
         let app = &manifest.name;
         let _turn = self.begin(app, *expect)?;
-        let distinct: HashSet<&Digest256> = components.iter().collect();
+        let distinct: HashSet<&Digest256> = components.iter().chain(middleware).collect();
         let missing: Vec<Digest256> =
             distinct.into_iter().filter(|digest| !self.components.touch(digest)).copied().collect();
         if !missing.is_empty() {
             return Err(DeployError::Missing(missing));
         }
         self.refuse_claimed(app, patterns_of(manifest), &[])?;
-        let kept = components.iter().map(|digest| self.kept(digest)).collect::<Result<Vec<_>, _>>()?;
+        let of_link: HashMap<&Name, Digest256> =
+            manifest.middleware_components().map(|(name, _)| name).zip(middleware.iter().copied()).collect();
+        let kept = manifest.functions.iter().zip(components).map(|(spec, digest)| {
+            let before = spec.middleware.iter().filter_map(|name| of_link.get(name).copied()).collect();
+            self.kept(digest, before)
+        });
+        let kept = kept.collect::<Result<Vec<_>, _>>()?;
         let found = match self.installer.find_kept(manifest, &kept, &self.components, progress) {
             Err(InstallError::Missing(digest)) => return Err(DeployError::Missing(vec![digest])),
             found => found?,
@@ -277,10 +283,10 @@ impl Deployments {
     /// Lets go of what no kept release needs. That it could not be done is no reason for a deploy to fail.
     fn forget_old(&self, app: &Name) {
         let forgotten = self.record.prune(app, self.keep_releases);
-        match forgotten.and_then(|_| Ok((self.record.components()?, self.record.functions(app)?))) {
+        match forgotten.and_then(|_| Ok((self.record.used()?, self.record.functions(app)?))) {
             Ok((used, functions)) => {
-                self.installer.prune(&used);
-                self.components.prune(&used.into_iter().map(|(digest, _)| digest).collect());
+                self.installer.prune(&used.codes);
+                self.components.prune(&used.components);
                 self.installer.forget_totals(app, &functions);
             }
             Err(error) => tracing::warn!(%error, "old releases could not be removed"),
@@ -294,10 +300,11 @@ impl Deployments {
         if live == Some(base) { Ok(()) } else { Err(DeployError::Moved { app: app.clone(), base, live }) }
     }
 
-    fn kept(&self, digest: &Digest256) -> Result<Kept, DeployError> {
-        let known = self.record.known(digest)?;
+    fn kept(&self, digest: &Digest256, before: Vec<Digest256>) -> Result<Kept, DeployError> {
+        // What the component is alone says nothing of what is composed with it.
+        let known = if before.is_empty() { self.record.known(digest)? } else { None };
         let known = known.and_then(|(kind, needs)| Some((Kind::from_name(&kind)?, Needs::from_line(&needs)?)));
-        Ok(Kept { digest: *digest, known })
+        Ok(Kept { digest: *digest, before, known })
     }
 
     /// Begins a change of `app`. A second one, meanwhile, is refused, unless it says what it expects: then it waits.
@@ -356,19 +363,20 @@ fn patterns_of(manifest: &Manifest) -> impl Iterator<Item = &RoutePattern> {
 fn record_of(name: &Name, source: &CodeSource) -> FunctionRecord {
     FunctionRecord {
         name: name.to_string(),
-        component: source.key.component,
+        component: source.component.digest,
+        before: source.before.iter().map(|part| part.digest).collect(),
         kind: source.kind.as_str().to_owned(),
         needs: source.needs.to_line(),
-        bytes: std::fs::metadata(&source.component).map_or(0, |metadata| metadata.len()),
+        bytes: std::fs::metadata(&source.component.path).map_or(0, |metadata| metadata.len()),
     }
 }
 
 /// What tells releases apart: the text of functions.toml, and every component.
 fn digest_of(manifest: &Manifest, functions: &[FunctionRecord]) -> Digest256 {
     let mut text = manifest.source().to_owned();
-    for function in functions {
+    for component in functions.iter().flat_map(|function| function.before.iter().chain([&function.component])) {
         text.push('\n');
-        text.push_str(&function.component.to_string());
+        text.push_str(&component.to_string());
     }
     Digest256::of(text.as_bytes())
 }

@@ -54,7 +54,7 @@ pub(super) async fn deploy(State(admin): State<Arc<Admin>>, path: PathText, body
 }
 
 fn understand(app: &Name, request: DeployRequest) -> Result<Deploy, Problem> {
-    let DeployRequest { manifest, components, migrations, message, canary, base, force } = request;
+    let DeployRequest { manifest, components, mut middleware, migrations, message, canary, base, force } = request;
     if message.len() > MESSAGE_BYTES_MAX || message.contains(char::is_control) {
         let wrong = format!("A message is one line, of {MESSAGE_BYTES_MAX} bytes at the most.");
         return Err(Problem::BadRequest(wrong));
@@ -80,7 +80,16 @@ fn understand(app: &Name, request: DeployRequest) -> Result<Deploy, Problem> {
         Digest256::try_from(text.clone()).map_err(|_| Problem::BadDigest)
     };
     let components = manifest.functions.iter().map(component_of).collect::<Result<_, _>>()?;
-    Ok(Deploy { manifest, components, migrations, message, canary, expect: Expect { base, force } })
+    let mut links = Vec::new();
+    for (name, _) in manifest.middleware_components() {
+        let text = middleware.remove(name.as_str());
+        let text = text.ok_or_else(|| Problem::BadRequest(format!("The middleware `{name}` has no component.")))?;
+        links.push(Digest256::try_from(text).map_err(|_| Problem::BadDigest)?);
+    }
+    if let Some(name) = middleware.keys().next() {
+        return Err(Problem::BadRequest(format!("functions.toml has no middleware `{name}` that is a component.")));
+    }
+    Ok(Deploy { manifest, components, middleware: links, migrations, message, canary, expect: Expect { base, force } })
 }
 
 fn understand_migrations(
@@ -203,6 +212,7 @@ fn info(pointers: Pointers, record: ReleaseRecord) -> ReleaseInfo {
         .map(|function| FunctionInfo {
             name: function.name,
             component: function.component.to_string(),
+            middleware: function.before.iter().map(ToString::to_string).collect(),
             kind: function.kind,
             bytes: function.bytes,
         })

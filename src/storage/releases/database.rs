@@ -42,14 +42,29 @@ CREATE TABLE functions (
 CREATE INDEX functions_by_component ON functions (component);
 ";
 
+/// What came later. A version of the host that does not know it cannot read a functions.toml that needs it either.
+const ADDED: &str = "
+CREATE TABLE IF NOT EXISTS middleware (
+    app TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    position INTEGER NOT NULL, -- of the function
+    place INTEGER NOT NULL, -- in the chain before it
+    component TEXT NOT NULL, -- sha256
+    PRIMARY KEY (app, number, position, place),
+    FOREIGN KEY (app, number, position) REFERENCES functions (app, number, position) ON DELETE CASCADE
+) STRICT;
+";
+
 const LAYOUT: Layout = Layout { version: 1, schema: SCHEMA, checked: true };
 
 /// Opens the record, or makes it.
 pub(super) fn connect(file: &Path) -> Result<Connection, Refusal> {
-    sqlite::connect(file, &LAYOUT, |transaction| {
+    let connection = sqlite::connect(file, &LAYOUT, |transaction| {
         let secret = platform::random_hex().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         transaction.execute("INSERT INTO host (secret) VALUES (?1)", [secret]).map(drop)
-    })
+    })?;
+    connection.execute_batch(ADDED)?;
+    Ok(connection)
 }
 
 pub(super) fn copy_of(file: &Path) -> PathBuf {
