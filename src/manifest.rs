@@ -9,6 +9,7 @@ pub mod data;
 mod diagnostic;
 mod file;
 mod pattern;
+pub mod schema;
 
 pub use diagnostic::Diagnostic;
 pub use pattern::{HostPattern, PatternError, RoutePattern, Segment};

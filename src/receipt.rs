@@ -74,11 +74,13 @@ pub enum Outcome {
     Shutdown,
     /// The host's own failure.
     Host,
+    /// The app could not be built, and a person asked for it (the live loop of `up` alone).
+    NotBuilt,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Ok,
         Self::NoRoute,
         Self::NoMethod,
@@ -96,6 +98,7 @@ impl Outcome {
         Self::ClientGone,
         Self::Shutdown,
         Self::Host,
+        Self::NotBuilt,
     ];
 
     /// Whether the function failed, or the host. What a client did wrong is no failure of theirs, and neither is a client that
@@ -118,7 +121,8 @@ impl Outcome {
             | Self::HeadersTooLarge
             | Self::BodyTimeout
             | Self::ClientGone
-            | Self::Shutdown => false,
+            | Self::Shutdown
+            | Self::NotBuilt => false,
         }
     }
 
@@ -142,6 +146,7 @@ impl Outcome {
             Self::ClientGone => "client_gone",
             Self::Shutdown => "shutdown",
             Self::Host => "host",
+            Self::NotBuilt => "not_built",
         }
     }
 }

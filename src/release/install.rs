@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Why there is no release.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,11 @@ pub enum InstallError {
 pub trait Progress {
     /// Compiling a function's component, `done` of `total` in.
     fn compiling(&self, function: &FunctionSpec, done: usize, total: usize);
+
+    /// That was done, and took so long.
+    fn compiled(&self, took: Duration) {
+        let _ = took;
+    }
 }
 
 /// Says nothing: nobody waits, or the log tells when it is done.
@@ -157,7 +163,7 @@ impl Installer {
                 }
             };
             let digest = Digest256::of(&bytes);
-            match self.compile(spec, &bytes, digest, || progress.compiling(spec, done, total)) {
+            match self.compile(spec, &bytes, digest, progress, (done, total)) {
                 Ok(mut source) => {
                     if let Some(components) = keep {
                         components.keep(&digest, &bytes)?;
@@ -196,7 +202,7 @@ impl Installer {
                 }
             }
             let bytes = components.read(&kept.digest).ok_or(InstallError::Missing(kept.digest))?;
-            match self.compile(spec, &bytes, kept.digest, || progress.compiling(spec, done, total)) {
+            match self.compile(spec, &bytes, kept.digest, progress, (done, total)) {
                 Ok(source) => found.compiled.push((spec, CodeSource { component: path, ..source })),
                 Err(CompileError::Refused(diagnostic)) => found.errors.push(diagnostic),
                 Err(CompileError::State(error)) => return Err(error.into()),
@@ -334,7 +340,8 @@ impl Installer {
         spec: &FunctionSpec,
         bytes: &[u8],
         digest: Digest256,
-        notify: impl FnOnce(),
+        progress: &dyn Progress,
+        (done, total): (usize, usize),
     ) -> Result<CodeSource, CompileError> {
         let refuse = |message: String| Diagnostic::new(spec.component_span.clone(), message);
         let component = component::inspect(bytes).map_err(|error: ComponentError| {
@@ -350,9 +357,11 @@ impl Installer {
         {
             return Ok(source(needs));
         }
-        notify();
+        progress.compiling(spec, done, total);
+        let began = Instant::now();
         let (code, needs) = code::compile(&self.compilers, &component)
             .map_err(|error| CompileError::Refused(refuse(format!("{}: {error}", spec.component.display()))))?;
+        progress.compiled(began.elapsed());
         self.artifacts.keep(&key, &code, &needs.to_line()).map_err(CompileError::State)?;
         Ok(source(needs))
     }
@@ -505,6 +514,7 @@ fn make_route(
         function: Arc::clone(function),
         totals: Arc::clone(totals),
         label: http::HeaderValue::from_str(&pattern.to_string()).unwrap_or(http::HeaderValue::from_static("")),
+        release_label: http::HeaderValue::from(release),
         param_headers: pattern.params().filter_map(|name| header(name).ok()).collect(),
         prefix_bytes: static_segments.sum(),
         pattern: pattern.clone(),

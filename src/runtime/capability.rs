@@ -18,6 +18,7 @@ mod variables;
 
 use super::sandbox::State;
 use crate::receipt::Kind;
+pub(super) use absent::is_absent;
 use std::borrow::Cow;
 use wasmtime::component::{Component, Linker};
 

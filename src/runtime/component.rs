@@ -74,6 +74,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Component<'_>, ComponentError> {
     }
 }
 
+/// Whether `bytes`, which are WebAssembly, are a core module and no component.
+pub(super) fn is_module(bytes: &[u8]) -> bool {
+    Parser::is_core_wasm(bytes)
+}
+
 /// The top level of a file: what it is and what it exports.
 struct Outline {
     encoding: Encoding,

@@ -21,6 +21,11 @@ const ABSENT: [&str; 8] = [
     "wasi:otel/",
 ];
 
+/// Whether this is one of them.
+pub(in crate::runtime) fn is_absent(name: &str) -> bool {
+    ABSENT.iter().any(|absent| name.starts_with(absent))
+}
+
 /// What stands for their resources, of which there are none.
 struct Nothing;
 
@@ -33,7 +38,7 @@ pub(super) fn complete<'l>(
     let mut completed = Cow::Borrowed(linker);
     for (name, item) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
-        if !ABSENT.iter().any(|absent| name.starts_with(absent)) {
+        if !is_absent(name) {
             continue;
         }
         let mut added = completed.to_mut().instance(name)?;
