@@ -89,7 +89,7 @@ impl Grantor {
 }
 
 /// Interfaces beyond WASI 0.2 and 0.3, without the end of their version.
-const OFFERED: [(&str, Grantor); 18] = [
+const OFFERED: [(&str, Grantor); 19] = [
     ("wasi:config/store@0.2.0-rc.1", Grantor::Variables),
     ("wasi:config/store@0.2.0-draft-2024-09-27", Grantor::Variables),
     ("wasi:keyvalue/store@0.2.0-draft", Grantor::Stores),
@@ -103,6 +103,7 @@ const OFFERED: [(&str, Grantor); 18] = [
     ("fermyon:spin/sqlite@2.0.0", Grantor::Databases),
     ("spin:sqlite/sqlite@3.", Grantor::Databases),
     ("fermyon:spin/postgres@2.0.0", Grantor::Databases),
+    ("fermyon:spin/rdbms-types@2.0.0", Grantor::Databases),
     ("spin:postgres/postgres@3.0.0", Grantor::Databases),
     ("spin:postgres/postgres@4.", Grantor::Databases),
     ("fermyon:spin/variables@2.0.0", Grantor::Variables),

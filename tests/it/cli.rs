@@ -140,7 +140,7 @@ fn each_shell_completes_commands() {
     let bash = script("bash");
     std::fs::write(folder.path().join("script"), bash).unwrap();
     assert_eq!(fnhost(folder.path()).args(["completions", "csh"]).output().unwrap().status.code(), Some(2));
-    let asked = "source script && complete -p fnhost && COMP_WORDS=(fnhost inv) COMP_CWORD=1 && _fnhost fnhost inv fnhost \
+    let asked = "source ./script && complete -p fnhost && COMP_WORDS=(fnhost inv) COMP_CWORD=1 && _fnhost fnhost inv fnhost \
                  && echo \"${COMPREPLY[@]}\"";
     let Ok(ended) = Command::new("bash").args(["-c", asked]).current_dir(folder.path()).output() else {
         return crate::support::skipped("there is no bash");

@@ -197,7 +197,9 @@ async fn a_first_build_that_fails_leaves_the_loop_waiting() {
     reported(&host, "the app is not served yet:");
     let page = browse_until(&host, |page| page.header("content-type").starts_with("text/html")).await;
     assert_eq!((page.status.as_u16(), page.header("fnhost-release")), (503, ""));
-    host.get("/one/").await.assert_problem(503, "not_built");
+    let answer = host.get("/one/").await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (503, "application/problem+json"));
+    assert!(answer.text().contains("\"code\":\"not_built\""), "{}", answer.text());
     app.save("one", &makes("hello"));
     live(&host, 1);
     assert_eq!(host.get("/one/").await.header("fnhost-release"), "1");

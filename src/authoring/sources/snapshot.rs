@@ -17,7 +17,10 @@ const COMPARED_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     files: BTreeMap<PathBuf, Seen>,
-    folders: BTreeSet<PathBuf>,
+    /// Those of which everything was looked at.
+    walked: BTreeSet<PathBuf>,
+    /// Those of single files.
+    others: BTreeSet<PathBuf>,
 }
 
 /// One file.
@@ -40,13 +43,13 @@ impl Snapshot {
     }
 
     pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
-        self.folders.iter().map(PathBuf::as_path)
+        self.walked.union(&self.others).map(PathBuf::as_path)
     }
 
     /// Adds what `folder` holds to `now`, but for `left_out` and `outputs`. What this one knows is not read again.
     pub(super) fn walk(&self, folder: &Path, left_out: &Path, outputs: &HashSet<&Path>, now: &mut Self) {
         // Packages may lie in folders that were walked before.
-        if now.folders.contains(folder) {
+        if now.walked.contains(folder) {
             return;
         }
         let left_out = left_out.to_owned();
@@ -60,7 +63,7 @@ impl Snapshot {
         for entry in walk.filter_map(Result::ok).take(FILES_MAX) {
             match entry.file_type() {
                 Some(kind) if kind.is_dir() => {
-                    now.folders.insert(entry.into_path());
+                    now.walked.insert(entry.into_path());
                 }
                 Some(_) if outputs.contains(entry.path()) || is_editors(entry.path()) => {}
                 Some(_) => self.look_at(entry.path(), now),
@@ -78,7 +81,7 @@ impl Snapshot {
             now.files.insert(file.to_owned(), seen);
         }
         if let Some(folder) = file.parent().filter(|folder| folder.is_dir()) {
-            now.folders.insert(folder.to_owned());
+            now.others.insert(folder.to_owned());
         }
     }
 
@@ -101,12 +104,15 @@ impl Snapshot {
         }
     }
 
-    /// Adds what `other` has in folders that this one has nothing of. What is new elsewhere is a change, and not known yet.
+    /// Adds what `other` has in folders that were not walked for this one. What is new elsewhere is a change, and not known yet.
     pub(super) fn extend(&mut self, other: Self) {
-        let is_elsewhere = |file: &Path| !file.ancestors().any(|folder| self.folders.contains(folder));
+        let is_elsewhere = |file: &Path| !file.ancestors().any(|folder| self.walked.contains(folder));
         let more: Vec<_> = other.files.into_iter().filter(|(file, _)| is_elsewhere(file)).collect();
-        self.files.extend(more);
-        self.folders.extend(other.folders);
+        for (file, seen) in more {
+            self.files.entry(file).or_insert(seen);
+        }
+        self.walked.extend(other.walked);
+        self.others.extend(other.others);
     }
 
     /// Becomes `now`, and says what is different there.
