@@ -3,8 +3,10 @@
 //! Owns shapes and nothing else; `openapi.json` describes the same to everybody else, and a test holds the two together.
 //! Times are RFC 3339, sizes are bytes, shares are written as `10%`.
 
+use crate::receipt::Receipt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The version of the API, before every path.
 pub const PREFIX: &str = "/v1";
@@ -322,6 +324,34 @@ pub struct ReceiptInfo {
     pub bytes_in: u64,
     /// Bytes of the response body.
     pub bytes_out: u64,
+}
+
+impl ReceiptInfo {
+    /// Of a receipt.
+    pub fn of(receipt: &Receipt) -> Self {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            request_id: receipt.request_id.to_string(),
+            ended: humantime::format_rfc3339_micros(receipt.ended).to_string(),
+            trace_id: receipt.trace.map(|context| format!("{:032x}", context.trace)),
+            app: receipt.app.as_ref().map(ToString::to_string),
+            release: receipt.release,
+            function: receipt.function.as_ref().map(ToString::to_string),
+            kind: receipt.kind.map(|kind| kind.as_str().to_owned()),
+            method: receipt.method.to_string(),
+            status: receipt.status,
+            outcome: receipt.outcome.as_str().to_owned(),
+            queue_ns: nanos(receipt.phases.queue),
+            store_ns: nanos(receipt.phases.store),
+            instantiate_ns: nanos(receipt.phases.instantiate),
+            handler_ns: nanos(receipt.phases.handler),
+            body_ns: nanos(receipt.phases.body),
+            cpu_ns: nanos(receipt.cpu),
+            memory_peak_bytes: receipt.memory_peak_bytes,
+            bytes_in: receipt.bytes_in,
+            bytes_out: receipt.bytes_out,
+        }
+    }
 }
 
 /// Receipts: `GET /v1/receipts`.

@@ -1,21 +1,28 @@
 //! The command line: one file per command, and what they share.
 //!
-//! Exit codes: 0 done; 1 it could not be done, with one error on stderr; 2 the command line makes no sense.
+//! Exit codes: 0 done; 1 it could not be done, with one error on stderr; 2 the command line makes no sense. `invoke` has
+//! more.
 
 mod bench;
 mod build;
 mod check;
 mod client;
+mod completions;
 mod deploy;
 mod handover;
+mod inspect;
+mod invoke;
 mod logging;
 mod logs;
 mod progress;
+mod rebuild;
 mod receipts;
 mod releases;
 mod reload;
+mod request;
 mod rollout;
 mod routes;
+mod schema;
 mod table;
 mod up;
 mod usage;
@@ -45,6 +52,10 @@ enum Command {
     Check(check::CheckArgs),
     /// List the routes, with the kinds and limits of their functions.
     Routes(ManifestArgs),
+    /// Call a function once, without a server.
+    Invoke(invoke::InvokeArgs),
+    /// Say what a WebAssembly file is, and what it would need to be a function.
+    Inspect(inspect::InspectArgs),
     /// Build the app here, and have a host serve it.
     Deploy(deploy::DeployArgs),
     /// Give the canary all requests.
@@ -67,6 +78,10 @@ enum Command {
     Usage(usage::UsageArgs),
     /// Measure a function: what each phase of a request to it takes, without the network.
     Bench(bench::BenchArgs),
+    /// Print the JSON schema of functions.toml, for editors.
+    Schema,
+    /// Print a script that completes commands in a shell.
+    Completions(completions::CompletionsArgs),
 }
 
 /// Where an app is described, if nobody says otherwise.
@@ -105,6 +120,11 @@ fn print_more(part: &str) -> anyhow::Result<()> {
 #[error("nobody reads any more")]
 struct NobodyReads;
 
+/// A command has said what it had to say, and ends with this code.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+struct Ended(u8);
+
 /// Prints a command's answer. Whoever reads it may have stopped reading, which is no failure.
 fn print(answer: &str) {
     use std::io::Write as _;
@@ -142,11 +162,18 @@ pub fn main() -> ExitCode {
         Command::Tail(args) => receipts::tail(&args),
         Command::Usage(args) => usage::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Invoke(args) => invoke::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Schema => schema::run(),
+        Command::Completions(args) => completions::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // As with `| head`: that was enough.
         Err(error) if error.is::<NobodyReads>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<Ended>() => {
+            error.downcast_ref().map_or(ExitCode::FAILURE, |Ended(code)| ExitCode::from(*code))
+        }
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the one error of a command that failed")]
             {

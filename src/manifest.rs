@@ -10,6 +10,7 @@ mod diagnostic;
 mod file;
 pub mod middleware;
 mod pattern;
+pub mod schema;
 
 pub use diagnostic::Diagnostic;
 pub use pattern::{HostPattern, PatternError, RoutePattern, Segment};
@@ -371,6 +372,20 @@ impl Manifest {
             MiddlewareKind::Component(component) => Some((&spec.name, component)),
             MiddlewareKind::BuiltIn(_) => None,
         })
+    }
+
+    /// The components of middleware and of functions.
+    pub fn components(&self) -> impl Iterator<Item = &Path> {
+        let middleware = self.middleware_components().map(|(_, component)| component.path.as_path());
+        middleware.chain(self.functions.iter().map(|spec| spec.component.as_path()))
+    }
+
+    /// What is built, middleware before functions: whose it is, the component that is made, and how.
+    pub fn builds(&self) -> impl Iterator<Item = (&Name, &Path, &Build)> {
+        let middleware = self.middleware_components();
+        let middleware = middleware.map(|(name, link)| (name, link.path.as_path(), link.build.as_ref()));
+        let functions = self.functions.iter().map(|spec| (&spec.name, spec.component.as_path(), spec.build.as_ref()));
+        middleware.chain(functions).filter_map(|(name, component, build)| Some((name, component, build?)))
     }
 
     /// Errors that were found later, in what the file names, pointing into the file like its own.

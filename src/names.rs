@@ -75,6 +75,9 @@ impl serde::Serialize for Name {
 /// How the names of headers begin that the host speaks, and nobody else.
 pub const HOST_HEADERS: &str = "fnhost-";
 
+/// The number of the release that answered.
+pub const RELEASE_HEADER: http::HeaderName = http::HeaderName::from_static("fnhost-release");
+
 /// Takes the host's own headers out. They mean something only when the host writes them.
 pub fn strip_host_headers(headers: &mut http::HeaderMap) {
     let forged =

@@ -88,11 +88,13 @@ pub enum Outcome {
     Shutdown,
     /// The host's own failure.
     Host,
+    /// The app could not be built, and a person asked for it (the live loop of `up` alone).
+    NotBuilt,
 }
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Ok,
         Self::Redirected,
         Self::StaticFile,
@@ -117,6 +119,7 @@ impl Outcome {
         Self::ClientGone,
         Self::Shutdown,
         Self::Host,
+        Self::NotBuilt,
     ];
 
     /// Whether the function failed, or the host. What a client did wrong is no failure of theirs, and neither is a client that
@@ -146,7 +149,8 @@ impl Outcome {
             | Self::HeadersTooLarge
             | Self::BodyTimeout
             | Self::ClientGone
-            | Self::Shutdown => false,
+            | Self::Shutdown
+            | Self::NotBuilt => false,
         }
     }
 
@@ -177,6 +181,7 @@ impl Outcome {
             Self::ClientGone => "client_gone",
             Self::Shutdown => "shutdown",
             Self::Host => "host",
+            Self::NotBuilt => "not_built",
         }
     }
 }

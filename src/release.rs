@@ -57,6 +57,8 @@ pub struct Route {
     pub pattern: RoutePattern,
     /// The pattern as a header value.
     pub label: HeaderValue,
+    /// The number as one.
+    pub release_label: HeaderValue,
     /// The names of the headers that carry its parameters, in their order.
     pub param_headers: Vec<HeaderName>,
     /// How many bytes of a path belong to the route, before its first parameter and the slash there.

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod function;
 pub mod gate;
 pub mod guest;
+pub mod inspect;
 pub mod invoke;
 mod limiter;
 mod meter;

@@ -3,6 +3,7 @@
 //! Owns the listener, and the end of what it has let in. A connection is in `connection`, what happens to a request in `ingress`.
 
 pub mod admin;
+mod build_page;
 mod client_body;
 mod connection;
 mod frames;
@@ -18,10 +19,13 @@ mod target;
 mod tasks;
 
 use crate::manifest::HostConfig;
-use crate::receipt::Receipt;
+use crate::receipt::{Outcome, Receipt};
 use crate::release::deploy::Deployments;
 use crate::storage::logs::LogStore;
+use arc_swap::ArcSwapOption;
+pub use build_page::BuildFailure;
 use connection::{Ends, Peer, serve_connection};
+use http::StatusCode;
 pub use observe::ObserveError;
 use observe::Observer;
 use socket::Turns;
@@ -57,6 +61,8 @@ pub struct Host {
     settings: HostConfig,
     /// The log that is kept, if it is.
     logs: Option<Arc<LogStore>>,
+    /// What browsers are shown in place of an app that could not be built.
+    build_failure: ArcSwapOption<BuildFailure>,
     tasks: Tasks,
     began: Instant,
     /// Connections open.
@@ -85,6 +91,7 @@ impl Host {
             observer: Observer::new(&settings, receipts)?,
             settings,
             logs,
+            build_failure: ArcSwapOption::empty(),
             tasks: Tasks::default(),
             began: Instant::now(),
             connections: AtomicUsize::new(0),
@@ -93,6 +100,11 @@ impl Host {
             turns: Arc::default(),
             unsafe_to_go_on: Notify::new(),
         }))
+    }
+
+    /// Has browsers shown `failure` in place of its app, from now on; with nothing, the app again.
+    pub fn show_build_failure(&self, failure: Option<BuildFailure>) {
+        self.build_failure.store(failure.map(Arc::new));
     }
 
     /// What its functions have done, all of which is in the ledger then, and in the log, and told to whoever receives
@@ -119,6 +131,11 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 /// Begins to listen. From here on clients connect, and wait to be served.
 pub fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
+}
+
+/// The status that a client gets of an outcome, where it is not the guest that chose it.
+pub fn status_of(outcome: Outcome) -> StatusCode {
+    respond::status_of(outcome)
 }
 
 /// How serving came to its end.

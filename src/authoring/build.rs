@@ -1,11 +1,19 @@
 //! Building guests: the `build` commands of functions.toml, run by the shell, each once.
+//!
+//! A build that is waited for by a person who may go away ([`BuildUnderWay`]) is a process group of its own. **Invariant:**
+//! when such a build is dropped, none of its processes is left.
 
 use crate::manifest::{Build, Manifest};
 use crate::names::Name;
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::process::Child;
 
 /// Why a component was not built.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,16 @@ pub enum BuildError {
     },
 }
 
+impl BuildError {
+    /// Takes away what it printed.
+    pub fn take_output(&mut self) -> String {
+        match self {
+            Self::Start { .. } => String::new(),
+            Self::Failed { output, .. } => std::mem::take(output),
+        }
+    }
+}
+
 /// Whether people see what a build prints while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -58,13 +76,8 @@ pub fn build_all(
 ) -> Result<(), BuildError> {
     // Functions may share a command, a whole workspace for instance.
     let mut seen = HashSet::new();
-    let middleware = manifest.middleware_components().map(|(name, link)| (name, link.build.as_ref()));
-    let functions = manifest.functions.iter().map(|spec| (&spec.name, spec.build.as_ref()));
-    let builds: Vec<(&Name, &Build)> = middleware
-        .chain(functions)
-        .filter_map(|(name, build)| build.map(|build| (name, build)))
-        .filter(|(_, build)| seen.insert(*build))
-        .collect();
+    let builds: Vec<(&Name, &Build)> =
+        manifest.builds().map(|(name, _, build)| (name, build)).filter(|(_, build)| seen.insert(*build)).collect();
     for (done, (name, build)) in builds.iter().enumerate() {
         starting(name, done, builds.len());
         run(name, build, output)?;
@@ -72,16 +85,28 @@ pub fn build_all(
     Ok(())
 }
 
-fn run(name: &Name, build: &Build, output: Output) -> Result<(), BuildError> {
-    let folder = if build.folder.as_os_str().is_empty() { Path::new(".") } else { &build.folder };
-    let failed_to_start = |cause| BuildError::Start {
+fn folder_of(build: &Build) -> &Path {
+    if build.folder.as_os_str().is_empty() { Path::new(".") } else { &build.folder }
+}
+
+fn command_of(build: &Build) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(&build.command).current_dir(folder_of(build)).stdin(Stdio::null());
+    command
+}
+
+fn failed_to_start(name: &Name, build: &Build, cause: io::Error) -> BuildError {
+    BuildError::Start {
         function: name.to_string(),
         command: build.command.clone(),
-        folder: folder.display().to_string(),
+        folder: folder_of(build).display().to_string(),
         cause,
-    };
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(&build.command).current_dir(folder).stdin(Stdio::null());
+    }
+}
+
+fn run(name: &Name, build: &Build, output: Output) -> Result<(), BuildError> {
+    let failed_to_start = |cause| failed_to_start(name, build, cause);
+    let mut command = command_of(build);
     let (status, printed) = match output {
         Output::Shown => {
             // stdout is the host's own interface, so what a build prints goes to stderr, all of it.
@@ -94,17 +119,111 @@ fn run(name: &Name, build: &Build, output: Output) -> Result<(), BuildError> {
             (ended.status, String::from_utf8_lossy(&printed).into_owned())
         }
     };
+    conclude(name, build, status, printed)
+}
+
+fn conclude(name: &Name, build: &Build, status: ExitStatus, output: String) -> Result<(), BuildError> {
     if status.success() {
         return Ok(());
     }
+    let folder = folder_of(build);
     Err(BuildError::Failed {
         function: name.to_string(),
         command: build.command.clone(),
         folder: folder.display().to_string(),
         status,
-        output: printed,
+        output,
         hint: missing_target(&build.command, folder),
     })
+}
+
+/// How long a build that is no longer wanted may take to end by itself.
+const END_WAIT: Duration = Duration::from_secs(1);
+/// The most bytes of what a build prints that are kept, of its end.
+const PRINTED_BYTES_MAX: usize = 256 << 10;
+
+/// A build that is under way, and everything that it has started.
+pub struct BuildUnderWay {
+    child: Child,
+    /// None once it has ended by itself: the number may be another's then.
+    group: Option<Pid>,
+    printed: pipe::Receiver,
+}
+
+impl BuildUnderWay {
+    /// Starts the build of `name`.
+    pub fn start(name: &Name, build: &Build) -> Result<Self, BuildError> {
+        let start = || {
+            // One pipe for both, so that lines stay in their order.
+            let (printed, prints) = io::pipe()?;
+            let mut command = tokio::process::Command::from(command_of(build));
+            command.stdout(prints.try_clone()?).stderr(prints).process_group(0);
+            if std::env::var_os("NO_COLOR").is_none() {
+                // A pipe is no terminal, but what it carries is shown on one, and to browsers.
+                let colours = [("CARGO_TERM_COLOR", "always"), ("FORCE_COLOR", "1")];
+                command.envs(colours.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
+            }
+            let child = command.spawn()?;
+            let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+            Ok(Self { child, group, printed: pipe::Receiver::from_owned_fd(printed.into())? })
+        };
+        start().map_err(|cause| failed_to_start(name, build, cause))
+    }
+
+    /// Waits for its end; `show` gets what it prints, as it comes.
+    pub async fn finish(
+        mut self,
+        name: &Name,
+        build: &Build,
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<(), BuildError> {
+        let mut kept = Vec::new();
+        let mut chunk = vec![0; 8 << 10];
+        let mut take = |bytes: &[u8]| {
+            show(bytes);
+            kept.extend_from_slice(bytes);
+            if kept.len() > 2 * PRINTED_BYTES_MAX {
+                kept.drain(..kept.len() - PRINTED_BYTES_MAX);
+            }
+        };
+        let mut open = true;
+        let status = loop {
+            tokio::select! {
+                read = self.printed.read(&mut chunk), if open => match read {
+                    Ok(length) if length > 0 => take(chunk.get(..length).unwrap_or_default()),
+                    _ => open = false,
+                },
+                // What it has left running may hold the pipe open for ever, so that is not waited for.
+                status = self.child.wait() => break status,
+            }
+        };
+        self.group = None;
+        while let Ok(length @ 1..) = self.printed.try_read(&mut chunk) {
+            take(chunk.get(..length).unwrap_or_default());
+        }
+        let status = status.map_err(|cause| failed_to_start(name, build, cause))?;
+        let begin = kept.len().saturating_sub(PRINTED_BYTES_MAX);
+        conclude(name, build, status, String::from_utf8_lossy(kept.get(begin..).unwrap_or_default()).into_owned())
+    }
+}
+
+impl Drop for BuildUnderWay {
+    /// Ends what is still running: first as Ctrl-C would, so that it can put away what it has, and then by force.
+    fn drop(&mut self) {
+        let Some(group) = self.group else { return };
+        let _ = kill_process_group(group, Signal::TERM);
+        let deadline = Instant::now() + END_WAIT;
+        while Instant::now() < deadline {
+            // Unless it is asked for, the first of them stays as a zombie.
+            let _ = self.child.try_wait();
+            if test_kill_process_group(group).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.child.try_wait();
+    }
 }
 
 /// The commonest reason why a first build fails: the Rust target is not installed.

@@ -1,8 +1,8 @@
-//! Files that change: functions.toml, and the components that it names.
+//! Files that change: functions.toml, the components that it names, and what those are built from.
 //!
 //! Owns the watching of folders (inotify(7), by the crate `notify`). Folders and not files, because builds and editors put
-//! a new file in the place of the old one. **Invariant:** a change is told once it has been quiet for a moment, so that
-//! nobody reads a file that is being written.
+//! a new file in the place of the old one. It tells that something has changed, and not what: `sources` finds that out.
+//! **Invariant:** a change is told once it has been quiet for a moment, so that nobody reads a file that is being written.
 
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -12,8 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long files have to be as they are.
-const QUIET: Duration = Duration::from_millis(150);
+/// How long it has to be quiet: longer than the pauses between the steps in which editors write a file, and no longer,
+/// for somebody waits.
+pub const QUIET: Duration = Duration::from_millis(20);
+/// The same where a component has changed, which some other program may write piece by piece.
+pub const QUIET_COMPONENT: Duration = Duration::from_millis(150);
+/// Whoever changes files without a pause is not waited for.
+const QUIET_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Watches files until it is dropped.
 pub struct FileWatch {
@@ -27,14 +32,20 @@ pub struct FileWatch {
 #[derive(Default)]
 struct Watched {
     files: HashSet<PathBuf>,
-    /// All folders above them: one that comes or goes takes files with it.
+    /// Folders in which everything matters.
+    folders: HashSet<PathBuf>,
+    /// All folders above the files: one that comes or goes takes files with it.
     above: HashSet<PathBuf>,
 }
 
 impl Watched {
     fn is_concerned(&self, event: &notify::Event) -> bool {
         let in_place = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
-        let concerns = |path: &PathBuf| self.files.contains(path) || (!in_place && self.above.contains(path));
+        let concerns = |path: &PathBuf| {
+            self.files.contains(path)
+                || path.parent().is_some_and(|folder| self.folders.contains(folder))
+                || (!in_place && self.above.contains(path))
+        };
         !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(concerns)
     }
 }
@@ -59,12 +70,13 @@ impl FileWatch {
         Ok(Self { watcher, folders: HashSet::new(), watched, changed })
     }
 
-    /// Watches `files`, and no others. Of a folder that is not there, the nearest one above it is watched until it is; to be
-    /// called again after each change, for folders come and go.
-    pub fn set<'p>(&mut self, files: impl Iterator<Item = &'p Path>) {
+    /// Watches `files`, and all files in `whole` folders, and no others. Of a folder that is not there, the nearest one above
+    /// it is watched until it is; to be called again after each change, for folders come and go. Whether there is a folder that was not watched before.
+    pub fn set<'p>(&mut self, files: impl Iterator<Item = &'p Path>, whole: impl Iterator<Item = &'p Path>) -> bool {
         let files: HashSet<PathBuf> = files.filter_map(|file| std::path::absolute(file).ok()).collect();
+        let whole: HashSet<PathBuf> = whole.map(Path::to_owned).collect();
         let there = |file: &Path| file.ancestors().skip(1).find(|folder| folder.is_dir()).map(Path::to_owned);
-        let folders: HashSet<PathBuf> = files.iter().filter_map(|file| there(file)).collect();
+        let folders: HashSet<PathBuf> = files.iter().filter_map(|file| there(file)).chain(whole.clone()).collect();
         for folder in self.folders.difference(&folders) {
             // It may be gone.
             let _ = self.watcher.unwatch(folder);
@@ -79,14 +91,22 @@ impl FileWatch {
                 }
             }
         }
+        let is_new = !watched.is_subset(&self.folders);
         self.folders = watched;
         let above = files.iter().flat_map(|file| file.ancestors().skip(1)).map(Path::to_owned).collect();
-        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = Watched { files, above };
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = Watched { files, folders: whole, above };
+        is_new
     }
 
     /// Completes when something has changed and is quiet again.
     pub async fn changed(&self) {
         self.changed.notified().await;
-        while tokio::time::timeout(QUIET, self.changed.notified()).await.is_ok() {}
+        self.quiet(QUIET).await;
+    }
+
+    /// Completes when nothing has changed for this long.
+    pub async fn quiet(&self, quiet: Duration) {
+        let quiet = async { while tokio::time::timeout(quiet, self.changed.notified()).await.is_ok() {} };
+        let _ = tokio::time::timeout(QUIET_WAIT_MAX, quiet).await;
     }
 }

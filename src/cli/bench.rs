@@ -6,22 +6,18 @@
 mod plot;
 mod report;
 
-use super::ManifestArgs;
-use super::progress::Waiting;
-use crate::manifest::{HostPattern, RoutePattern, Segment};
+use super::request::{self, Asked, Target};
 use crate::names::RequestId;
-use crate::release::{Release, install};
-use crate::runtime::invoke::Call;
+use crate::release::Release;
 use crate::runtime::probe::{self, Sample};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery};
-use http::{Method, Request, Uri};
+use http::Method;
+use http::header::CONTENT_LENGTH;
+use http::uri::PathAndQuery;
 use http_body_util::Full;
 use report::Report;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,15 +64,7 @@ pub(super) struct BenchArgs {
 }
 
 pub(super) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let mut manifest = ManifestArgs { config: args.config.clone() }.read()?;
-    let known: Vec<String> = manifest.functions.iter().map(|spec| spec.name.to_string()).collect();
-    manifest.functions.retain(|spec| spec.name.as_str() == args.name);
-    if manifest.functions.is_empty() {
-        bail!("there is no function `{}`; there are {}", args.name, known.join(", "));
-    }
-    let waiting = Waiting::new();
-    let release = install::install(&manifest, &waiting).map_err(|error| anyhow::Error::msg(error.to_string()))?;
-    drop(waiting);
+    let release = request::release_of(&request::function_of(&args.config, &args.name)?)?;
     let plan = Arc::new(Plan::new(args, release)?);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         for _ in 0..WARM_UP.min(args.requests) {
@@ -122,63 +110,25 @@ async fn work(plan: Arc<Plan>, left: Arc<AtomicU64>) -> anyhow::Result<Report> {
 /// The request that is sent again and again.
 struct Plan {
     release: Release,
-    request: Request<Full<Bytes>>,
-    authority: Authority,
+    target: Target,
+    body: Bytes,
 }
 
 impl Plan {
     fn new(args: &BenchArgs, release: Release) -> anyhow::Result<Self> {
-        let first = release.routes.iter().next().map(|route| &route.pattern);
-        let method = args.method.clone().or_else(|| first?.method.as_ref()?.parse().ok()).unwrap_or(Method::GET);
-        let path = match (&args.path, first) {
-            (Some(path), _) => path.clone(),
-            (None, Some(pattern)) => example_path(pattern)?,
-            (None, None) => bail!("{} has no route; say what to ask for with --path", args.name),
-        };
-        let authority = match first.and_then(|pattern| pattern.host.as_ref()) {
-            None => Authority::from_static("localhost"),
-            Some(HostPattern::Exact(name)) => name.parse()?,
-            Some(HostPattern::AnyLabelOf(name)) => format!("x.{name}").parse()?,
-        };
-        let uri = Uri::builder().scheme("http").authority(authority.clone()).path_and_query(path).build()?;
-        let body = match &args.body {
-            Some(file) => std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
-            None => Vec::new(),
-        };
-        let mut request = Request::builder().method(method).uri(uri).header(HOST, authority.as_str());
-        if args.body.is_some() {
-            request = request.header(CONTENT_LENGTH, body.len());
+        let read = |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        let body = args.body.as_ref().map(read).transpose()?.map(Bytes::from);
+        let asked = Asked { method: args.method.as_ref(), path: args.path.as_ref(), headers: &args.headers };
+        let mut target = Target::of(&release, &asked, |pattern| request::example_path(pattern, Some("x")))?;
+        if let Some(body) = &body {
+            target.request.headers_mut().insert(CONTENT_LENGTH, body.len().into());
         }
-        for header in &args.headers {
-            let (name, value) = header.split_once(':').with_context(|| format!("`{header}` is no `NAME: VALUE`"))?;
-            request = request.header(name.trim().parse::<HeaderName>()?, value.trim().parse::<HeaderValue>()?);
-        }
-        Ok(Self { release, request: request.body(Full::new(Bytes::from(body)))?, authority })
+        Ok(Self { release, target, body: body.unwrap_or_default() })
     }
 
     async fn once(&self) -> anyhow::Result<Sample> {
-        let mut request = self.request.clone();
-        let path = self.request.uri().path();
-        let found = self.release.routes.find(self.authority.host(), self.request.method(), path);
-        let found = found.map_err(|_| anyhow::anyhow!("the function has no route for {} {path}", request.method()))?;
-        found.route.mark(request.headers_mut(), &found.params);
-        let call = Call {
-            request_id: RequestId::new(),
-            authority: self.authority.clone(),
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            route_prefix_bytes: found.route.prefix_bytes,
-            traceparent: None,
-            stalled: Arc::default(),
-        };
-        Ok(probe::probe(&found.route.function, request, call).await?)
+        let request = self.target.request.clone().map(|()| Full::new(self.body.clone()));
+        let call = self.target.call(RequestId::new());
+        Ok(probe::probe(&self.target.route.function, request, call).await?)
     }
-}
-
-/// A path that a pattern matches.
-fn example_path(pattern: &RoutePattern) -> anyhow::Result<PathAndQuery> {
-    let segments = pattern.segments.iter().map(|segment| match segment {
-        Segment::Static(text) => text.as_str(),
-        Segment::Param(_) | Segment::Rest(_) => "x",
-    });
-    Ok(format!("/{}", segments.collect::<Vec<_>>().join("/")).parse()?)
 }

@@ -74,6 +74,7 @@ pub(super) fn tail(args: &TailArgs) -> anyhow::Result<()> {
 fn who(receipt: &ReceiptInfo) -> String {
     match (&receipt.app, &receipt.function, receipt.release) {
         (Some(app), Some(function), Some(release)) => format!("{app}/{function} r{release}"),
+        (Some(app), Some(function), None) => format!("{app}/{function}"),
         _ => "-".to_owned(),
     }
 }
@@ -94,7 +95,7 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 /// One line: when, how it ended, who, where the time went, what it cost.
-fn line(receipt: &ReceiptInfo) -> String {
+pub(super) fn line(receipt: &ReceiptInfo) -> String {
     let time = receipt.ended.get(11..23).unwrap_or(&receipt.ended);
     let mut text = format!("{time} {:>3} {:7} {:<24}", receipt.status, receipt.method, who(receipt));
     for (name, nanos) in phases(receipt) {

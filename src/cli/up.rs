@@ -3,6 +3,7 @@
 use super::handover::{self, Handed, Offer};
 use super::logging::{self, Format, Logging};
 use super::progress::Waiting;
+use super::rebuild::FirstBuild;
 use super::reload::{self, Reloader};
 use super::{DEFAULT_FILE, build};
 use crate::authoring::watch::FileWatch;
@@ -20,6 +21,7 @@ use std::io::{ErrorKind, IsTerminal as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,7 +51,7 @@ pub(super) struct UpArgs {
     /// Serve what is built already.
     #[arg(long)]
     no_build: bool,
-    /// Serve changes of functions.toml and of components as they come; so it is on a terminal.
+    /// Build and serve changes of sources, of functions.toml and of components as they come; so it is on a terminal.
     #[arg(long, overrides_with = "no_watch")]
     watch: bool,
     /// Serve changes only when told to, by SIGHUP.
@@ -132,17 +134,14 @@ async fn serve(
     let taken = if args.take_over { handover::take_over(&settings.state)? } else { None };
     let (predecessor, handed) = taken.unzip();
     let ports = Ports::take(&settings, handed, args.insecure_admin)?;
-    if let (Some(manifest), false) = (&manifest, args.no_build) {
-        build::build_all(manifest)?;
-    }
+    let Some((stop, mut first)) = build_first(args, manifest.as_ref()).await? else { return Ok(()) };
     let deployments = Arc::new(Deployments::open(&settings)?);
     let logs = keep_logs(&settings, &logging)?;
     let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
-    let stop = stop_signal()?;
     let no_file = reload::without_file()?;
-    let watch = if args.watches() && manifest.is_some() { Some(FileWatch::new()?) } else { None };
-    install(&deployments, manifest.as_ref())?;
-    let reloader = manifest.map(|manifest| Reloader::new(manifest, &deployments, watch)).transpose()?;
+    let watch = first.is_some().then(FileWatch::new).transpose()?;
+    install(&deployments, manifest.as_ref(), first.as_mut())?;
+    let reloader = manifest.map(|manifest| Reloader::new(manifest, first, &deployments, watch)).transpose()?;
     let Listening { http, admin } = ports.listen()?;
     let address = http.local_addr()?;
     announce("listening on", address);
@@ -151,14 +150,14 @@ async fn serve(
         .inspect_err(|error| tracing::warn!("this host cannot be taken over: {error:#}"));
     // What is in them stops when they are dropped.
     let (mut beside, mut admin_api) = (JoinSet::new(), JoinSet::new());
-    let leave_admin = Arc::new(Notify::new());
+    let (leave_admin, leave_loop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     if let Some((listener, token)) = admin.zip(token) {
         announce("admin on", listener.local_addr()?);
         let leave = Arc::clone(&leave_admin).notified_owned();
         admin_api.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener, leave));
     }
     match reloader {
-        Some(reloader) => beside.spawn(reloader.run()),
+        Some(reloader) => beside.spawn(reloader.run(Arc::clone(&host), Arc::clone(&leave_loop))),
         None => beside.spawn(no_file),
     };
     if let Some(predecessor) = predecessor {
@@ -177,6 +176,8 @@ async fn serve(
             // The admin API is the other one's from here on; the requests that this one has begun are still its own.
             () = successor => leave_admin.notify_one(),
         }
+        // A build that is under way is for nobody any more.
+        leave_loop.notify_one();
         tell_manager(NotifyState::Stopping);
     };
     let served = server::serve(Arc::clone(&host), http, stop).await;
@@ -187,12 +188,41 @@ async fn serve(
     conclude(&host, served).await
 }
 
-/// Has everything that is to be served ready: what the record has, and the app of functions.toml.
-fn install(deployments: &Deployments, manifest: Option<&Manifest>) -> anyhow::Result<()> {
+/// Builds the app, if it is to be. Gives what completes when the process is asked to end, and in the live loop how that
+/// begins; nothing, if it was asked meanwhile.
+async fn build_first(args: &UpArgs, manifest: Option<&Manifest>) -> anyhow::Result<Option<(Stop, Option<FirstBuild>)>> {
+    let Some(manifest) = manifest else { return Ok(Some((stop_signal()?, None))) };
+    if !args.watches() {
+        // Nobody is there to mend what cannot be built, and what ends this process ends the build.
+        if !args.no_build {
+            build::build_all(manifest)?;
+        }
+        return Ok(Some((stop_signal()?, None)));
+    }
+    let mut stop = stop_signal()?;
+    tokio::select! {
+        first = FirstBuild::of(manifest, !args.no_build) => Ok(Some((stop, Some(first)))),
+        () = &mut stop => Ok(None),
+    }
+}
+
+/// Has everything that is to be served ready: what the record has, and the app of functions.toml. In the live loop, which
+/// `first` begins, an app that cannot be served is no reason to end: what was served before is.
+fn install(
+    deployments: &Deployments,
+    manifest: Option<&Manifest>,
+    first: Option<&mut FirstBuild>,
+) -> anyhow::Result<()> {
     let waiting = Waiting::new();
+    let is_built = first.as_ref().is_none_or(|first| first.failure.is_none());
+    let manifest = manifest.filter(|_| is_built);
     deployments.restore(manifest, &waiting)?;
-    if let Some(manifest) = manifest {
-        deployments.deploy_file(manifest, &waiting)?;
+    if let Some(manifest) = manifest
+        && let Err(error) = deployments.deploy_file(manifest, &waiting)
+    {
+        let Some(first) = first else { return Err(error.into()) };
+        first.failure = Some(error.to_string().into());
+        deployments.restore_one(&manifest.name, &waiting)?;
     }
     drop(waiting);
     let serving = deployments.live().current();
@@ -317,13 +347,15 @@ fn tell_manager(state: NotifyState<'_>) {
 }
 
 /// Completes when the process is asked to end: SIGTERM, or Ctrl-C.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn stop_signal() -> anyhow::Result<Stop> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+    Ok(Box::pin(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    })
+    }))
 }

@@ -170,6 +170,14 @@ impl Deployments {
         Ok(())
     }
 
+    /// Serves what the record says of `app`, if it says anything.
+    pub fn restore_one(&self, app: &Name, progress: &dyn Progress) -> Result<(), DeployError> {
+        if let Some(pointers) = self.record.pointers(app)? {
+            self.restore_app(app, pointers, progress);
+        }
+        Ok(())
+    }
+
     fn restore_app(&self, app: &Name, pointers: Pointers, progress: &dyn Progress) {
         let Some(number) = pointers.live else { return };
         let live = self.recorded(app, number, progress).and_then(|live| {

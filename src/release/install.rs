@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Why there is no release.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,11 @@ pub enum InstallError {
 pub trait Progress {
     /// Compiling a function's component, `done` of `total` in.
     fn compiling(&self, function: &FunctionSpec, done: usize, total: usize);
+
+    /// That was done, and took so long.
+    fn compiled(&self, took: Duration) {
+        let _ = took;
+    }
 }
 
 /// Says nothing: nobody waits, or the log tells when it is done.
@@ -173,7 +179,7 @@ impl Installer {
                     continue;
                 }
             };
-            match self.compile(spec, &parts, || progress.compiling(spec, done, total)) {
+            match self.compile(spec, &parts, progress, (done, total)) {
                 Ok(mut source) => {
                     if let Some(components) = keep {
                         parts.keep(components)?;
@@ -213,7 +219,7 @@ impl Installer {
                 }
             }
             let parts = Parts::kept(manifest, spec, kept, components)?;
-            match self.compile(spec, &parts, || progress.compiling(spec, done, total)) {
+            match self.compile(spec, &parts, progress, (done, total)) {
                 Ok(source) => found.compiled.push((spec, CodeSource { component, before, ..source })),
                 Err(CompileError::Refused(diagnostic)) => found.note(vec![diagnostic]),
                 Err(CompileError::State(error)) => return Err(error.into()),
@@ -354,7 +360,8 @@ impl Installer {
         &self,
         spec: &FunctionSpec,
         parts: &Parts<'_>,
-        notify: impl FnOnce(),
+        progress: &dyn Progress,
+        (done, total): (usize, usize),
     ) -> Result<CodeSource, CompileError> {
         let refuse = |message: String| Diagnostic::new(spec.component_span.clone(), message);
         let bytes = parts.composed(spec).map_err(CompileError::Refused)?;
@@ -372,9 +379,11 @@ impl Installer {
         {
             return Ok(source(needs));
         }
-        notify();
+        progress.compiling(spec, done, total);
+        let began = Instant::now();
         let (code, needs) = code::compile(&self.compilers, &component)
             .map_err(|error| CompileError::Refused(refuse(format!("{}: {error}", spec.component.display()))))?;
+        progress.compiled(began.elapsed());
         self.artifacts.keep(&key, &code, &needs.to_line()).map_err(CompileError::State)?;
         Ok(source(needs))
     }
@@ -518,6 +527,7 @@ fn make_route(
         chain: Arc::default(),
         totals: Arc::clone(totals),
         label: http::HeaderValue::from_str(&pattern.to_string()).unwrap_or(http::HeaderValue::from_static("")),
+        release_label: http::HeaderValue::from(release),
         param_headers: pattern.params().filter_map(|name| header(name).ok()).collect(),
         prefix_bytes: static_segments.sum(),
         pattern: pattern.clone(),

@@ -19,6 +19,7 @@ mod variables;
 
 use super::sandbox::State;
 use crate::receipt::Kind;
+pub(super) use absent::is_absent;
 use std::borrow::Cow;
 use wasmtime::component::{Component, Linker};
 

@@ -79,6 +79,11 @@ pub fn imports(bytes: &[u8]) -> Result<Vec<String>, ComponentError> {
     Ok(read_outline(bytes)?.imports)
 }
 
+/// Whether `bytes`, which are WebAssembly, are a core module and no component.
+pub(super) fn is_module(bytes: &[u8]) -> bool {
+    Parser::is_core_wasm(bytes)
+}
+
 /// The top level of a file: what it is, what it exports and what it imports.
 struct Outline {
     encoding: Encoding,

@@ -1,5 +1,6 @@
 //! The way of a request: one flat function. Every branch is here; helpers compute, they do not decide.
 
+use super::build_page::BuildFailure;
 use super::client_body::ClientBody;
 use super::observe::Observation;
 use super::respond::{self, ResponseBody};
@@ -24,6 +25,9 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let mut request = request.map(|body| ClientBody::new(body, peer.upload_socket()));
     let close = host.draining.load(Ordering::Acquire);
     let serving = host.deployments.live().current();
+    // In the live loop alone.
+    let failure = host.build_failure.load_full();
+    let live_of = |failure: &BuildFailure| serving.app(failure.app()).map(|app| app.live.number);
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
     let target = match Target::of(&request, peer.ends.local) {
         Ok(target) => target,
@@ -38,8 +42,16 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     if let Some((canary, lot)) = found.trial {
         observed.drew(canary, lot);
     }
+    if let Some(failure) = &failure
+        && failure.concerns(&request, found.matched.as_ref().ok().map(|found| &found.route.app))
+    {
+        return respond::build_page(observed, failure, live_of(failure), close);
+    }
     let found = match found.matched {
         Ok(found) => found,
+        Err(_) if failure.as_ref().is_some_and(|failure| live_of(failure).is_none()) => {
+            return respond::refusal(observed, Outcome::NotBuilt, close);
+        }
         Err(RouteError::NoRoute) => return respond::refusal(observed, Outcome::NoRoute, close),
         Err(RouteError::NoMethod { allow }) => return respond::wrong_method(observed, &allow.join(", "), close),
     };

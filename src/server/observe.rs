@@ -14,7 +14,7 @@ use super::{Host, Peer, ReceiptSink};
 use crate::limits::Share;
 use crate::manifest::HostConfig;
 use crate::middleware::Passage;
-use crate::names::RequestId;
+use crate::names::{RELEASE_HEADER, RequestId};
 use crate::receipt::{Outcome, Phases, Receipt};
 use crate::release::Route;
 use crate::release::canary::{Canary, Figures, Lot};
@@ -216,11 +216,14 @@ impl Observation {
         self.note(|observed| observed.bytes_out += bytes);
     }
 
-    /// Writes the request id and, if wanted, the phases known by now into a response's headers.
+    /// Writes the request id, the release that answered and, if wanted, the phases known by now into a response's headers.
     pub(super) fn sign(&self, headers: &mut HeaderMap) {
         let Some(observed) = &self.0 else { return };
         if let Ok(id) = HeaderValue::from_str(observed.request_id.encode(&mut [0; 32])) {
             headers.insert(REQUEST_ID, id);
+        }
+        if let Some(route) = &observed.route {
+            headers.insert(RELEASE_HEADER, route.release_label.clone());
         }
         if let Some(cookie) = &observed.cookie {
             headers.append(SET_COOKIE, cookie.clone());

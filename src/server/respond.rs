@@ -6,11 +6,12 @@
 mod file;
 mod guest;
 
+use super::build_page::BuildFailure;
 use super::framing;
 use super::observe::Observation;
 use super::streams;
 use crate::middleware::Answer;
-use crate::names::strip_host_headers;
+use crate::names::{RELEASE_HEADER, strip_host_headers};
 use crate::receipt::Outcome;
 use crate::release::canary::strip_cookie;
 use crate::runtime::gate::Refused;
@@ -56,10 +57,18 @@ fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::Timeout => (StatusCode::GATEWAY_TIMEOUT, "The function did not finish in time."),
         Outcome::CpuLimit => (StatusCode::GATEWAY_TIMEOUT, "The function used up its CPU time."),
         Outcome::Host => (StatusCode::INTERNAL_SERVER_ERROR, "The host could not run the function."),
+        Outcome::NotBuilt => {
+            (StatusCode::SERVICE_UNAVAILABLE, "The app could not be built; its host's terminal says why.")
+        }
         Outcome::Shutdown => (StatusCode::SERVICE_UNAVAILABLE, "The host is stopping."),
         // Nobody is there to read it; 499 is what logs have for it since nginx.
         Outcome::ClientGone => (StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST), ""),
     }
+}
+
+/// The status of an outcome that is not the guest's to choose.
+pub(super) fn status_of(outcome: Outcome) -> StatusCode {
+    status_and_detail(outcome).0
 }
 
 /// What a client reads of a failure (RFC 9457, 3).
@@ -152,9 +161,20 @@ pub(super) fn by_middleware(mut observed: Observation, answer: Answer, close: bo
     response
 }
 
-fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<ResponseBody> {
+/// A person whose app could not be built. What of it is live goes on answering others, and is named.
+pub(super) fn build_page(
+    observed: Observation,
+    failure: &BuildFailure,
+    live: Option<u64>,
+    close: bool,
+) -> Response<ResponseBody> {
+    let mut headers = failure.headers();
+    headers.extend(live.map(|number| (RELEASE_HEADER, HeaderValue::from(number))));
+    own(observed, Outcome::NotBuilt, headers, failure.page(), close)
+}
+
+fn problem(observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<ResponseBody> {
     let (status, detail) = status_and_detail(outcome);
-    observed.answered(status);
     let mut id = [0; 32];
     let body = Problem {
         r#type: "about:blank",
@@ -166,8 +186,21 @@ fn problem(mut observed: Observation, outcome: Outcome, mut headers: HeaderMap, 
         request_id: observed.request_id().encode(&mut id),
     };
     // Strings and numbers cannot fail to become JSON.
-    let mut body = serde_json::to_vec(&body).unwrap_or_default();
+    let body = serde_json::to_vec(&body).unwrap_or_default();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    own(observed, outcome, headers, body.into(), close)
+}
+
+/// The host's own words.
+fn own(
+    mut observed: Observation,
+    outcome: Outcome,
+    mut headers: HeaderMap,
+    mut body: Bytes,
+    close: bool,
+) -> Response<ResponseBody> {
+    let status = status_of(outcome);
+    observed.answered(status);
     if close || is_last(outcome) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -235,7 +268,7 @@ pub(super) fn answer(
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         observed.finish_without_client(body, Rest::Unread);
-        return Response::from_parts(parts, ResponseBody::of(Vec::new()));
+        return Response::from_parts(parts, ResponseBody::of(Bytes::new()));
     }
     let body = ObservedBody::new(Promised::new(body, promised), encoder, observed, promised.or(given));
     Response::from_parts(parts, ResponseBody::Guest(body))
@@ -252,8 +285,8 @@ pub(super) enum ResponseBody {
 }
 
 impl ResponseBody {
-    fn of(text: Vec<u8>) -> Self {
-        Self::Host(Full::new(Bytes::from(text)))
+    fn of(text: Bytes) -> Self {
+        Self::Host(Full::new(text))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: what it prints, and its exit codes.
 
 use crate::support::{TestHost, fnhost, guest, project};
+use std::process::Command;
 
 #[test]
 fn routes_lists_what_is_routed_with_kinds_and_limits() {
@@ -125,4 +126,27 @@ fn a_filter_that_makes_no_sense_is_refused() {
         fnhost(folder.path()).args(["up", "--listen", "127.0.0.1:0"]).env("FNHOST_LOG", "what=ever=").output().unwrap();
     assert_eq!(ended.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&ended.stderr).starts_with("error: FNHOST_LOG is `what=ever=`"));
+}
+
+#[test]
+fn each_shell_completes_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = |shell: &str| {
+        let ended = fnhost(folder.path()).args(["completions", shell]).output().unwrap();
+        assert!(ended.status.success(), "{shell}");
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    assert!(script("zsh").starts_with("#compdef fnhost"));
+    assert!(script("fish").contains("complete -c fnhost"));
+    let bash = script("bash");
+    std::fs::write(folder.path().join("script"), bash).unwrap();
+    assert_eq!(fnhost(folder.path()).args(["completions", "csh"]).output().unwrap().status.code(), Some(2));
+    let asked = "source ./script && complete -p fnhost && COMP_WORDS=(fnhost inv) COMP_CWORD=1 && _fnhost fnhost inv fnhost \
+                 && echo \"${COMPREPLY[@]}\"";
+    let Ok(ended) = Command::new("bash").args(["-c", asked]).current_dir(folder.path()).output() else {
+        return crate::support::skipped("there is no bash");
+    };
+    let told = String::from_utf8(ended.stdout).unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(told.starts_with("complete -F _fnhost") && told.ends_with("\ninvoke\n"), "{told}");
 }

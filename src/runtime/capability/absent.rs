@@ -21,9 +21,11 @@ const ABSENT: [&str; 8] = [
     "wasi:otel/",
 ];
 
-/// A draft of WASI 0.3, which SDKs import beside the version that it became, for hosts that have only one of them.
-fn is_draft(name: &str) -> bool {
-    name.starts_with("wasi:") && name.contains("@0.3.0-rc-")
+/// Whether this is one of them, or a draft of WASI 0.3, which SDKs import beside the version that it became, for hosts that have
+/// only one of them.
+pub(in crate::runtime) fn is_absent(name: &str) -> bool {
+    let is_draft = name.starts_with("wasi:") && name.contains("@0.3.0-rc-");
+    is_draft || ABSENT.iter().any(|absent| name.starts_with(absent))
 }
 
 /// What stands for their resources, of which there are none.
@@ -38,7 +40,7 @@ pub(super) fn complete<'l>(
     let mut completed = Cow::Borrowed(linker);
     for (name, item) in component.component_type().imports(engine) {
         let ComponentItem::ComponentInstance(instance) = item.ty else { continue };
-        if !is_draft(name) && !ABSENT.iter().any(|absent| name.starts_with(absent)) {
+        if !is_absent(name) {
             continue;
         }
         let mut added = completed.to_mut().instance(name)?;

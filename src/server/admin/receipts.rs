@@ -76,7 +76,7 @@ pub(super) async fn one(State(admin): State<Arc<Admin>>, path: PathText) -> Resu
     let Path(text) = path.map_err(|error| Problem::BadName(error.to_string()))?;
     let id = RequestId::parse(&text).ok_or(Problem::BadRequestId)?;
     let found = blocking(move || Ok(admin.host.observer.collector.read(|books| books.recent.find(id).cloned())));
-    found.await?.map(|receipt| ok(&info(&receipt))).ok_or(Problem::NoReceipt)
+    found.await?.map(|receipt| ok(&ReceiptInfo::of(&receipt))).ok_or(Problem::NoReceipt)
 }
 
 /// The last ones.
@@ -103,7 +103,7 @@ fn last(host: &Host, query: &ReceiptQuery, limit: usize) -> Vec<ReceiptInfo> {
             break;
         }
         let room = limit - found.len();
-        found.extend(some.iter().filter(|receipt| query.accepts(receipt)).take(room).map(info));
+        found.extend(some.iter().filter(|receipt| query.accepts(receipt)).take(room).map(ReceiptInfo::of));
     }
     found
 }
@@ -125,32 +125,7 @@ pub(super) async fn tail(State(admin): State<Arc<Admin>>, asked: QueryOf<Receipt
             (receipts.filter(|receipt| query.accepts(receipt)).cloned().collect::<Vec<Receipt>>(), missed)
         });
         missed += receipts.len().saturating_sub(each_time) as u64;
-        receipts.iter().take(each_time).for_each(|receipt| events.add_json("receipt", &info(receipt)));
+        receipts.iter().take(each_time).for_each(|receipt| events.add_json("receipt", &ReceiptInfo::of(receipt)));
         events.add_missed(missed);
     }))
-}
-
-fn info(receipt: &Receipt) -> ReceiptInfo {
-    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    ReceiptInfo {
-        request_id: receipt.request_id.to_string(),
-        ended: humantime::format_rfc3339_micros(receipt.ended).to_string(),
-        trace_id: receipt.trace.map(|context| format!("{:032x}", context.trace)),
-        app: receipt.app.as_ref().map(ToString::to_string),
-        release: receipt.release,
-        function: receipt.function.as_ref().map(ToString::to_string),
-        kind: receipt.kind.map(|kind| kind.as_str().to_owned()),
-        method: receipt.method.to_string(),
-        status: receipt.status,
-        outcome: receipt.outcome.as_str().to_owned(),
-        queue_ns: nanos(receipt.phases.queue),
-        store_ns: nanos(receipt.phases.store),
-        instantiate_ns: nanos(receipt.phases.instantiate),
-        handler_ns: nanos(receipt.phases.handler),
-        body_ns: nanos(receipt.phases.body),
-        cpu_ns: nanos(receipt.cpu),
-        memory_peak_bytes: receipt.memory_peak_bytes,
-        bytes_in: receipt.bytes_in,
-        bytes_out: receipt.bytes_out,
-    }
 }
