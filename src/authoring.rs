@@ -1,4 +1,6 @@
-//! What a developer's machine needs: building guests, and seeing that files have changed.
+//! What a developer's machine needs: something to begin with, building guests, and seeing that files have changed.
 
 pub mod build;
+pub mod templates;
+mod tools;
 pub mod watch;

@@ -1,5 +1,6 @@
 //! Building guests: the `build` commands of functions.toml, run by the shell, each once.
 
+use super::tools;
 use crate::manifest::{Build, FunctionSpec, Manifest};
 use std::collections::HashSet;
 use std::io;
@@ -9,6 +10,14 @@ use std::process::{Command, ExitStatus, Stdio};
 /// Why a component was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// It needs a tool that is not there.
+    #[error("function `{function}`: {tool}")]
+    Missing {
+        /// Whose.
+        function: String,
+        /// Which, and how one comes to have it.
+        tool: String,
+    },
     /// The command could not be started.
     #[error("function `{function}`: cannot run `{command}` in {folder}: {cause}")]
     Start {
@@ -22,7 +31,7 @@ pub enum BuildError {
         cause: io::Error,
     },
     /// The command failed.
-    #[error("{output}function `{function}`: `{command}` in {folder} failed ({status}){}", hint.as_deref().unwrap_or_default())]
+    #[error("{output}function `{function}`: `{command}` in {folder} failed ({status}){}", hint.as_deref().map(|hint| format!("\n{hint}")).unwrap_or_default())]
     Failed {
         /// Whose.
         function: String,
@@ -70,14 +79,29 @@ pub fn build_all(
     Ok(())
 }
 
+/// What the builds of `manifest` would lack.
+pub fn missing_tools(manifest: &Manifest) -> Vec<String> {
+    let builds = manifest.functions.iter().filter_map(|spec| spec.build.as_ref());
+    let mut missing: Vec<String> = builds.filter_map(|build| tools::missing_before(build, folder_of(build))).collect();
+    missing.dedup();
+    missing
+}
+
+fn folder_of(build: &Build) -> &Path {
+    if build.folder.as_os_str().is_empty() { Path::new(".") } else { &build.folder }
+}
+
 fn run(spec: &FunctionSpec, build: &Build, output: Output) -> Result<(), BuildError> {
-    let folder = if build.folder.as_os_str().is_empty() { Path::new(".") } else { &build.folder };
+    let folder = folder_of(build);
     let failed_to_start = |cause| BuildError::Start {
         function: spec.name.to_string(),
         command: build.command.clone(),
         folder: folder.display().to_string(),
         cause,
     };
+    if let Some(tool) = tools::missing_before(build, folder) {
+        return Err(BuildError::Missing { function: spec.name.to_string(), tool });
+    }
     let mut command = Command::new("sh");
     command.arg("-c").arg(&build.command).current_dir(folder).stdin(Stdio::null());
     let (status, printed) = match output {
@@ -101,21 +125,6 @@ fn run(spec: &FunctionSpec, build: &Build, output: Output) -> Result<(), BuildEr
         folder: folder.display().to_string(),
         status,
         output: printed,
-        hint: missing_target(&build.command, folder),
+        hint: tools::missing_behind(build, folder),
     })
-}
-
-/// The commonest reason why a first build fails: the Rust target is not installed.
-fn missing_target(command: &str, folder: &Path) -> Option<String> {
-    let mut words = command.split_whitespace().skip_while(|word| !word.starts_with("--target"));
-    let target = match words.next()?.split_once('=') {
-        Some((_, target)) => target,
-        None => words.next()?,
-    };
-    let asked =
-        Command::new("rustc").args(["--print", "target-libdir", "--target", target]).current_dir(folder).output();
-    let libraries = String::from_utf8(asked.ok()?.stdout).ok()?;
-    let installed = !libraries.trim().is_empty() && Path::new(libraries.trim()).is_dir();
-    (!installed)
-        .then(|| format!("\nthe Rust target {target} is not installed; add it with: rustup target add {target}"))
 }

@@ -5,6 +5,7 @@ mod browser;
 mod client;
 mod guests;
 mod host;
+mod languages;
 mod postgres;
 mod redis;
 
@@ -13,6 +14,7 @@ pub(crate) use browser::Browser;
 pub(crate) use client::{Answer, Connection, Request, body_of, body_of_channel};
 pub(crate) use guests::{component_of_wat, guest};
 pub(crate) use host::{TestHost, fnhost, wait_for, wait_for_async, with_guests};
+pub(crate) use languages::{missing_javascript, missing_python};
 pub(crate) use postgres::{Database, HOST_CONNECTIONS, PASSWORD, Postgres, ask as ask_database};
 pub(crate) use redis::Redis;
 
