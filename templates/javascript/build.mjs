@@ -1,11 +1,11 @@
 // Makes dist/template-name.wasm: one module of src/ and what it imports (rolldown), then a component of that module
 // (componentize-js).
 //
-// `jco componentize` does both as well, from Node.js 24 on; called like this, Node.js 20 is enough.
+// `jco componentize` does both as well, but finds no file under Node.js 20; called like this, componentize-js looks for none.
 
 import { componentize } from '@bytecodealliance/componentize-js';
 import { build } from 'rolldown';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 const path = (relative) => fileURLToPath(new URL(relative, import.meta.url));
@@ -17,7 +17,7 @@ await build({
 });
 const { component } = await componentize({
   sourcePath: path('dist/component.js'),
-  witPath: path('wit'),
+  witWorld: await readFile(path('wit/world.wit'), 'utf8'),
   worldName: 'app',
 });
 await writeFile(path('dist/template-name.wasm'), component);

@@ -143,7 +143,7 @@ fn handler_imports(component: &[u8]) -> usize {
             wasmparser::Payload::ComponentImportSection(section) if depth == 0 => {
                 imports += section
                     .into_iter()
-                    .filter(|import| import.as_ref().unwrap().name.0.starts_with("wasi:http/handler@"))
+                    .filter(|import| import.as_ref().unwrap().name.name.starts_with("wasi:http/handler@"))
                     .count();
             }
             _ => {}
