@@ -136,6 +136,9 @@ const TAKEN_IN_RUST: &[&str] = &[
     "yield",
 ];
 
+/// A package cannot depend on one of its own name, says npm.
+const TAKEN_IN_JAVASCRIPT: &[&str] = &["hono", "rolldown"];
+
 impl Template {
     /// All of them, the commonest first.
     pub const ALL: [Self; 7] =
@@ -182,7 +185,8 @@ impl Template {
     /// Whether a function of this name can be written in its language.
     pub fn takes(self, name: &Name) -> bool {
         match self {
-            Self::JavaScript | Self::Python => true,
+            Self::Python => true,
+            Self::JavaScript => !TAKEN_IN_JAVASCRIPT.contains(&name.as_str()),
             Self::Rust | Self::RustAxum | Self::RustP3 | Self::RustCgi | Self::Middleware => {
                 !TAKEN_IN_RUST.contains(&name.as_str())
             }

@@ -149,7 +149,9 @@ fn refuse_taken(folder: &Path) -> anyhow::Result<()> {
 
 fn refuse_reserved(template: Template, name: &Name) -> anyhow::Result<()> {
     if !template.takes(name) {
-        bail!("`{name}` cannot be the name of a crate of this template, because cargo or one of its crates has it");
+        bail!(
+            "`{name}` cannot be the name of a package of this template: the language has it, or something that it depends on"
+        );
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 // (componentize-js).
 //
 // `jco componentize` does both as well, but finds no file under Node.js 20; called like this, componentize-js looks for none.
+// package.json names preview2-shim because componentize-js imports it and does not say so.
 
 import { componentize } from '@bytecodealliance/componentize-js';
 import { build } from 'rolldown';

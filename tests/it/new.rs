@@ -244,8 +244,9 @@ fn names_that_are_none_are_refused_and_nothing_is_made() {
     for (name, template, reason) in [
         ("My_App", "rust", "`My_App` cannot be a name"),
         ("..", "rust", "does not end with a name"),
-        ("async", "rust", "`async` cannot be the name of a crate"),
-        ("wasip3", "rust-p3", "`wasip3` cannot be the name of a crate"),
+        ("async", "rust", "`async` cannot be the name of a package"),
+        ("wasip3", "rust-p3", "`wasip3` cannot be the name of a package"),
+        ("hono", "javascript", "`hono` cannot be the name of a package"),
     ] {
         let ended = run(folder.path(), &["new", name, "--template", template]);
         assert_eq!(ended.status.code(), Some(1), "{name}");
