@@ -68,73 +68,10 @@ const MIDDLEWARE: &[File] = files!["middleware":
 ];
 
 /// Names that cargo takes for no package, or that a template's own dependencies have. `cargo new` refuses them likewise.
-const TAKEN_IN_RUST: &[&str] = &[
-    "alloc",
-    "as",
-    "async",
-    "await",
-    "axum",
-    "become",
-    "box",
-    "break",
-    "const",
-    "continue",
-    "core",
-    "crate",
-    "deps",
-    "do",
-    "dyn",
-    "else",
-    "enum",
-    "examples",
-    "extern",
-    "false",
-    "final",
-    "fn",
-    "for",
-    "gen",
-    "hello",
-    "http",
-    "if",
-    "impl",
-    "in",
-    "incremental",
-    "let",
-    "loop",
-    "macro",
-    "match",
-    "mod",
-    "move",
-    "mut",
-    "override",
-    "priv",
-    "proc-macro",
-    "pub",
-    "ref",
-    "return",
-    "self",
-    "serde",
-    "static",
-    "std",
-    "struct",
-    "super",
-    "test",
-    "trait",
-    "true",
-    "try",
-    "type",
-    "typeof",
-    "unsafe",
-    "unsized",
-    "use",
-    "virtual",
-    "wasip3",
-    "where",
-    "while",
-    "wstd",
-    "wstd-axum",
-    "yield",
-];
+const TAKEN_IN_RUST: &str = "alloc as async await axum become box break const continue core crate deps do dyn else enum examples extern \
+    false final fn for gen hello http if impl in incremental let loop macro match mod move mut override priv \
+    proc-macro pub ref return self serde static std struct super test trait true try type typeof unsafe unsized use \
+    virtual wasip3 where while wstd wstd-axum yield";
 
 /// A package cannot depend on one of its own name, says npm.
 const TAKEN_IN_JAVASCRIPT: &[&str] = &["hono", "rolldown"];
@@ -188,7 +125,7 @@ impl Template {
             Self::Python => true,
             Self::JavaScript => !TAKEN_IN_JAVASCRIPT.contains(&name.as_str()),
             Self::Rust | Self::RustAxum | Self::RustP3 | Self::RustCgi | Self::Middleware => {
-                !TAKEN_IN_RUST.contains(&name.as_str())
+                !TAKEN_IN_RUST.split(' ').any(|taken| taken == name.as_str())
             }
         }
     }
@@ -200,21 +137,19 @@ impl Template {
 
     /// The entries that a functions.toml gets of it when it is added, in the folder `name` beside that file.
     pub fn entries(self, name: &Name) -> String {
-        let mut entries = String::new();
+        let mut lines = Vec::new();
         // What is called after the function is the function's; the rest makes it an app by itself.
         let tables = self.manifest().split("\n\n").skip(1);
         for table in tables.filter(|table| table.lines().any(|line| line.starts_with('[') && line.contains(NAME))) {
-            entries.push('\n');
+            lines.push(String::new());
             for line in filled(table, name, &format!("/{name}")).lines() {
-                let line = line.replacen("component = \"", &format!("component = \"{name}/"), 1);
-                entries.push_str(&line);
-                entries.push('\n');
+                lines.push(line.replacen("component = \"", &format!("component = \"{name}/"), 1));
                 if line.starts_with("build = ") {
-                    entries.push_str(&format!("build-dir = \"{name}\"\n"));
+                    lines.push(format!("build-dir = \"{name}\""));
                 }
             }
         }
-        entries
+        lines.join("\n") + "\n"
     }
 }
 
@@ -267,10 +202,10 @@ impl Written {
         Ok(())
     }
 
-    fn file(&mut self, path: PathBuf, text: &str) -> Result<(), WriteError> {
-        let refused = |cause| WriteError::Refused { path: path.clone(), cause };
-        let mut file = std::fs::File::create_new(&path).map_err(refused)?;
-        self.0.push(path.clone());
+    fn file(&mut self, path: &Path, text: &str) -> Result<(), WriteError> {
+        let refused = |cause| WriteError::Refused { path: path.to_owned(), cause };
+        let mut file = std::fs::File::create_new(path).map_err(refused)?;
+        self.0.push(path.to_owned());
         io::Write::write_all(&mut file, text.as_bytes()).map_err(refused)
     }
 }
@@ -312,7 +247,7 @@ fn write<'f>(
     for (put, text) in files {
         let path = folder.join(put);
         written.folder(path.parent().unwrap_or(folder))?;
-        written.file(path, &filled(text, name, route))?;
+        written.file(&path, &filled(text, name, route))?;
     }
     Ok(written)
 }

@@ -49,9 +49,24 @@ fn share_target(package: &Path) {
 }
 
 fn up(app: &Path) -> TestHost {
-    let app_folder = Arc::new(tempfile::tempdir_in(app).unwrap());
-    let command = command(app, &[]);
-    TestHost::run_with(&app_folder, command, &["-c", "../functions.toml"])
+    let below = Arc::new(tempfile::tempdir_in(app).unwrap());
+    TestHost::run_with(&below, command(app, &[]), &["-c", "../functions.toml"])
+}
+
+/// A second build with nothing changed leaves the component, which then need not be compiled again; a change does not.
+fn is_built_once(app: &Path, component: &str, source: &str) {
+    let component = app.join(component);
+    let built = || {
+        succeeded(&run(app, &["build"]));
+        std::fs::metadata(&component).unwrap().modified().unwrap()
+    };
+    let first = built();
+    assert_eq!(built(), first);
+    let source = app.join(source);
+    let text = std::fs::read_to_string(&source).unwrap();
+    std::fs::write(&source, text.replace("Hello", "Good day")).unwrap();
+    assert!(built() > first);
+    std::fs::write(&source, text).unwrap();
 }
 
 async fn says_hello(host: &TestHost, path: &str) {
@@ -81,6 +96,7 @@ async fn a_new_app_in_rust_answers_at_the_root_and_passes_its_own_tests() {
         says_hello(&host, "/").await;
         host.stop();
         passes_its_tests(&app, "cargo", &["test", "--locked"], "3 passed");
+        succeeded(&Command::new("cargo").args(["fmt", "--check"]).current_dir(&app).output().unwrap());
     }
 }
 
@@ -94,6 +110,7 @@ async fn a_new_app_in_javascript_answers_at_the_root_and_passes_its_own_tests() 
     says_hello(&host, "/").await;
     assert_eq!(host.get("/you").await.text(), r#"{"hello":"you"}"#);
     host.stop();
+    is_built_once(&app, "dist/my-javascript.wasm", "src/app.js");
     passes_its_tests(&app, "npm", &["test"], "pass 3");
     // What was locked is what is there, and nobody changed that.
     let locked = std::fs::read_to_string(app.join("package-lock.json")).unwrap();
@@ -111,6 +128,7 @@ async fn a_new_app_in_python_answers_at_the_root_and_passes_its_own_tests() {
     says_hello(&host, "/").await;
     assert_eq!(host.get("/you?x=1").await.text(), r#"{"hello": "you"}"#);
     host.stop();
+    is_built_once(&app, "dist/my-python.wasm", "routes.py");
     passes_its_tests(&app, "python3", &["-m", "unittest"], "Ran 3 tests");
 }
 
@@ -130,6 +148,7 @@ fn the_middleware_template_builds_a_handler_that_imports_the_next() {
         assert_eq!(handler_imports(&bytes), usize::from(imports_handler), "{file}");
     }
     passes_its_tests(&app, "cargo", &["test", "--locked", "--lib"], "1 passed");
+    succeeded(&Command::new("cargo").args(["fmt", "--check"]).current_dir(&app).output().unwrap());
 }
 
 /// How often the top level of a component imports a handler.

@@ -44,7 +44,9 @@ fn marked(response: Response) -> Result<Response, ErrorCode> {
     let (_, read) = wit_future::new(|| Ok(()));
     let (body, trailers) = Response::consume_body(response, read);
     let (marked, _sent) = Response::new(headers, Some(body), trailers);
-    marked.set_status_code(status).map_err(|()| ErrorCode::InternalError(None))?;
+    marked
+        .set_status_code(status)
+        .map_err(|()| ErrorCode::InternalError(None))?;
     Ok(marked)
 }
 
@@ -54,6 +56,9 @@ mod tests {
 
     #[test]
     fn queries_are_not_logged() {
-        assert_eq!(log_line("/a/b?key=secret", 200), "/a/b was answered with 200");
+        assert_eq!(
+            log_line("/a/b?key=secret", 200),
+            "/a/b was answered with 200"
+        );
     }
 }

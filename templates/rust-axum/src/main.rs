@@ -45,12 +45,18 @@ mod tests {
 
     #[test]
     fn it_says_hello() {
-        assert_eq!(get("/template-route"), (StatusCode::OK, "Hello, world!\n".to_owned()));
+        assert_eq!(
+            get("/template-route"),
+            (StatusCode::OK, "Hello, world!\n".to_owned())
+        );
     }
 
     #[test]
     fn it_greets_whom_the_path_names() {
-        assert_eq!(get("/template-route/you"), (StatusCode::OK, r#"{"hello":"you"}"#.to_owned()));
+        assert_eq!(
+            get("/template-route/you"),
+            (StatusCode::OK, r#"{"hello":"you"}"#.to_owned())
+        );
     }
 
     #[test]

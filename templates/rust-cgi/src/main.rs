@@ -10,7 +10,10 @@ fn main() {
 /// What a path, with its query, is answered with; a program sees the whole path of a request.
 fn answer(uri: &str) -> (u16, String) {
     let path = uri.split('?').next().unwrap_or_default();
-    match path.strip_prefix("/template-route").map(|rest| rest.trim_matches('/')) {
+    match path
+        .strip_prefix("/template-route")
+        .map(|rest| rest.trim_matches('/'))
+    {
         Some("") => (200, "Hello, world!\n".to_owned()),
         Some(name) if !name.contains('/') => (200, format!("Hello, {name}!\n")),
         _ => (404, "not found\n".to_owned()),
@@ -23,12 +26,18 @@ mod tests {
 
     #[test]
     fn it_says_hello() {
-        assert_eq!(answer("/template-route"), (200, "Hello, world!\n".to_owned()));
+        assert_eq!(
+            answer("/template-route"),
+            (200, "Hello, world!\n".to_owned())
+        );
     }
 
     #[test]
     fn it_greets_whom_the_path_names() {
-        assert_eq!(answer("/template-route/you?x=1"), (200, "Hello, you!\n".to_owned()));
+        assert_eq!(
+            answer("/template-route/you?x=1"),
+            (200, "Hello, you!\n".to_owned())
+        );
     }
 
     #[test]

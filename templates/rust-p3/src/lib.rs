@@ -17,14 +17,19 @@ impl wasip3::exports::http::handler::Guest for Handler {
 
 /// What a path is answered with; a function sees the whole path of a request.
 fn answer(path: &str) -> Response<String> {
-    let (status, text) = match path.strip_prefix("/template-route").map(|rest| rest.trim_matches('/')) {
+    let (status, text) = match path
+        .strip_prefix("/template-route")
+        .map(|rest| rest.trim_matches('/'))
+    {
         Some("") => (StatusCode::OK, "Hello, world!\n".to_owned()),
         Some(name) if !name.contains('/') => (StatusCode::OK, format!("Hello, {name}!\n")),
         _ => (StatusCode::NOT_FOUND, "not found\n".to_owned()),
     };
     let mut response = Response::new(text);
     *response.status_mut() = status;
-    response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain"));
+    response
+        .headers_mut()
+        .insert("content-type", http::HeaderValue::from_static("text/plain"));
     response
 }
 
@@ -35,7 +40,10 @@ mod tests {
     #[test]
     fn it_says_hello() {
         let response = answer("/template-route");
-        assert_eq!((response.status(), response.body().as_str()), (StatusCode::OK, "Hello, world!\n"));
+        assert_eq!(
+            (response.status(), response.body().as_str()),
+            (StatusCode::OK, "Hello, world!\n")
+        );
     }
 
     #[test]
@@ -45,6 +53,9 @@ mod tests {
 
     #[test]
     fn what_it_does_not_know_is_not_found() {
-        assert_eq!(answer("/template-route/you/and/me").status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            answer("/template-route/you/and/me").status(),
+            StatusCode::NOT_FOUND
+        );
     }
 }
