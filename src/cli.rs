@@ -14,6 +14,7 @@ mod inspect;
 mod invoke;
 mod logging;
 mod logs;
+mod new;
 mod progress;
 mod rebuild;
 mod receipts;
@@ -44,6 +45,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make an app: a folder with a function, its test, and a functions.toml.
+    New(new::NewArgs),
+    /// Add a function to the app here, in a folder of its own.
+    Add(new::AddArgs),
     /// Build, install and serve the functions of functions.toml.
     Up(up::UpArgs),
     /// Build the functions of functions.toml.
@@ -147,6 +152,8 @@ fn request_id(text: &str) -> Result<RequestId, &'static str> {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::New(args) => new::new(&args),
+        Command::Add(args) => new::add(&args),
         Command::Up(args) => up::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Check(args) => check::run(&args),

@@ -3,6 +3,7 @@
 //! A build that is waited for by a person who may go away ([`BuildUnderWay`]) is a process group of its own. **Invariant:**
 //! when such a build is dropped, none of its processes is left.
 
+use super::tools;
 use crate::manifest::{Build, Manifest};
 use crate::names::Name;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
@@ -18,6 +19,14 @@ use tokio::process::Child;
 /// Why a component was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// It needs a tool that is not there.
+    #[error("function `{function}`: {tool}")]
+    Missing {
+        /// Whose.
+        function: String,
+        /// Which, and how one comes to have it.
+        tool: String,
+    },
     /// The command could not be started.
     #[error("function `{function}`: cannot run `{command}` in {folder}: {cause}")]
     Start {
@@ -31,7 +40,7 @@ pub enum BuildError {
         cause: io::Error,
     },
     /// The command failed.
-    #[error("{output}function `{function}`: `{command}` in {folder} failed ({status}){}", hint.as_deref().unwrap_or_default())]
+    #[error("{output}function `{function}`: `{command}` in {folder} failed ({status}){}", hint.as_deref().map(|hint| format!("\n{hint}")).unwrap_or_default())]
     Failed {
         /// Whose.
         function: String,
@@ -52,7 +61,7 @@ impl BuildError {
     /// Takes away what it printed.
     pub fn take_output(&mut self) -> String {
         match self {
-            Self::Start { .. } => String::new(),
+            Self::Missing { .. } | Self::Start { .. } => String::new(),
             Self::Failed { output, .. } => std::mem::take(output),
         }
     }
@@ -85,6 +94,14 @@ pub fn build_all(
     Ok(())
 }
 
+/// What the builds of `manifest` would lack.
+pub fn missing_tools(manifest: &Manifest) -> Vec<String> {
+    let builds = manifest.builds().map(|(_, _, build)| build);
+    let mut missing: Vec<String> = builds.filter_map(|build| tools::missing_before(build, folder_of(build))).collect();
+    missing.dedup();
+    missing
+}
+
 fn folder_of(build: &Build) -> &Path {
     if build.folder.as_os_str().is_empty() { Path::new(".") } else { &build.folder }
 }
@@ -104,7 +121,15 @@ fn failed_to_start(name: &Name, build: &Build, cause: io::Error) -> BuildError {
     }
 }
 
+fn refuse_without_tools(name: &Name, build: &Build) -> Result<(), BuildError> {
+    match tools::missing_before(build, folder_of(build)) {
+        Some(tool) => Err(BuildError::Missing { function: name.to_string(), tool }),
+        None => Ok(()),
+    }
+}
+
 fn run(name: &Name, build: &Build, output: Output) -> Result<(), BuildError> {
+    refuse_without_tools(name, build)?;
     let failed_to_start = |cause| failed_to_start(name, build, cause);
     let mut command = command_of(build);
     let (status, printed) = match output {
@@ -133,7 +158,7 @@ fn conclude(name: &Name, build: &Build, status: ExitStatus, output: String) -> R
         folder: folder.display().to_string(),
         status,
         output,
-        hint: missing_target(&build.command, folder),
+        hint: tools::missing_behind(build, folder),
     })
 }
 
@@ -153,6 +178,7 @@ pub struct BuildUnderWay {
 impl BuildUnderWay {
     /// Starts the build of `name`.
     pub fn start(name: &Name, build: &Build) -> Result<Self, BuildError> {
+        refuse_without_tools(name, build)?;
         let start = || {
             // One pipe for both, so that lines stay in their order.
             let (printed, prints) = io::pipe()?;
@@ -224,19 +250,4 @@ impl Drop for BuildUnderWay {
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.try_wait();
     }
-}
-
-/// The commonest reason why a first build fails: the Rust target is not installed.
-fn missing_target(command: &str, folder: &Path) -> Option<String> {
-    let mut words = command.split_whitespace().skip_while(|word| !word.starts_with("--target"));
-    let target = match words.next()?.split_once('=') {
-        Some((_, target)) => target,
-        None => words.next()?,
-    };
-    let asked =
-        Command::new("rustc").args(["--print", "target-libdir", "--target", target]).current_dir(folder).output();
-    let libraries = String::from_utf8(asked.ok()?.stdout).ok()?;
-    let installed = !libraries.trim().is_empty() && Path::new(libraries.trim()).is_dir();
-    (!installed)
-        .then(|| format!("\nthe Rust target {target} is not installed; add it with: rustup target add {target}"))
 }
