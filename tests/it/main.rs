@@ -26,6 +26,7 @@ mod disconnect;
 mod errors;
 mod examples;
 mod grants;
+mod identity;
 mod install;
 mod isolation;
 mod keyvalue;
