@@ -26,9 +26,8 @@ use std::time::Duration;
 /// The status of an outcome, and what a client is told about it.
 fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
     match outcome {
-        Outcome::Ok => (StatusCode::OK, ""),
+        Outcome::Ok | Outcome::StaticFile => (StatusCode::OK, ""),
         Outcome::Redirected => (StatusCode::PERMANENT_REDIRECT, ""),
-        Outcome::StaticFile => (StatusCode::OK, ""),
         Outcome::Preflight => (StatusCode::NO_CONTENT, ""),
         Outcome::Unauthorized => {
             (StatusCode::UNAUTHORIZED, "The request does not say who asks, or not so that it is believed.")
@@ -119,12 +118,12 @@ pub(super) fn by_middleware(mut observed: Observation, answer: Answer, close: bo
     if close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = match answer.file {
-        Some(file) => ResponseBody::File(FileOut::new(file, encoder, observed, answer.outcome)),
-        None => {
-            observed.end(answer.outcome);
-            ResponseBody::of(Vec::new())
-        }
+    let body = if let Some(file) = answer.file {
+        let expected = declared_length(&headers);
+        ResponseBody::File(FileOut::new(file, encoder, observed, answer.outcome, expected))
+    } else {
+        observed.end(answer.outcome);
+        ResponseBody::of(Vec::new())
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -205,10 +204,13 @@ pub(super) fn answer(
         observed.finish_without_client(body, Rest::Unread);
         return Response::from_parts(parts, ResponseBody::of(Vec::new()));
     }
-    let declared = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let expected = declared.or_else(|| body.size_hint().exact());
+    let expected = declared_length(&parts.headers).or_else(|| body.size_hint().exact());
     let body = ObservedBody { reading: Some(Reading { body, encoder, observed }), sent: 0, expected };
     Response::from_parts(parts, ResponseBody::Guest(body))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// What a client gets.
