@@ -90,11 +90,6 @@ impl Outcome {
     /// All of them.
     pub const ALL: [Self; 22] = [
         Self::Ok,
-        Self::Redirected,
-        Self::StaticFile,
-        Self::Preflight,
-        Self::Unauthorized,
-        Self::RateLimited,
         Self::NoRoute,
         Self::NoMethod,
         Self::Busy,
@@ -111,6 +106,11 @@ impl Outcome {
         Self::ClientGone,
         Self::Shutdown,
         Self::Host,
+        Self::Redirected,
+        Self::StaticFile,
+        Self::Preflight,
+        Self::Unauthorized,
+        Self::RateLimited,
     ];
 
     /// Whether the function failed, or the host. What a client did wrong is no failure of theirs, and neither is a client that

@@ -1,6 +1,6 @@
 //! Middleware that is built in, as clients meet it. Who is let in is in `identity`, and middleware that is a component in `composed`.
 
-use crate::support::{Answer, Request, TestHost, skipped};
+use crate::support::{Answer, Project, Request, TestHost, bare_host, skipped};
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZstdDecoder};
 use http::Method;
 use http_body_util::BodyExt as _;
@@ -330,6 +330,26 @@ async fn nothing_outside_of_the_folder_is_served_and_nothing_hidden() {
     } else {
         skipped("mkfifo is not there");
     }
+}
+
+#[tokio::test]
+async fn an_app_from_elsewhere_names_folders_by_their_whole_path() {
+    let host = bare_host();
+    let project = Project::on(&host);
+    let toml = |from: &str| {
+        format!(
+            "name = \"test\"\n[functions.it]\ncomponent = \"{{hello.wasm}}\"\nroutes = [\"/{{*rest}}\"]\nmiddleware = [\"files\"]\n[middleware.files]\nstatic = {{ from = \"{from}\" }}\n"
+        )
+    };
+    std::fs::create_dir(project.folder().join("public")).unwrap();
+    std::fs::write(project.folder().join("public/a.txt"), "a file").unwrap();
+    project.write(&toml("public"));
+    let said = project.run(&["deploy"]);
+    assert_ne!(said.code, Some(0));
+    let told = "the middleware `files`: public is of the machine that the app was deployed from";
+    assert!(said.stderr.contains(told), "{}", said.stderr);
+    project.deploy(&toml(&project.folder().join("public").display().to_string()));
+    host.get("/a.txt").await.assert_ok("a file");
 }
 
 #[tokio::test]
