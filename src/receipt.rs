@@ -96,17 +96,10 @@ impl Outcome {
     /// All of them.
     pub const ALL: [Self; 25] = [
         Self::Ok,
-        Self::Redirected,
-        Self::StaticFile,
-        Self::Preflight,
-        Self::Unauthorized,
-        Self::RateLimited,
         Self::NoRoute,
         Self::NoMethod,
         Self::Busy,
         Self::BadRequest,
-        Self::NotImplemented,
-        Self::TargetTooLong,
         Self::BodyTooLarge,
         Self::HeadersTooLarge,
         Self::BodyTimeout,
@@ -119,6 +112,13 @@ impl Outcome {
         Self::ClientGone,
         Self::Shutdown,
         Self::Host,
+        Self::NotImplemented,
+        Self::TargetTooLong,
+        Self::Redirected,
+        Self::StaticFile,
+        Self::Preflight,
+        Self::Unauthorized,
+        Self::RateLimited,
         Self::NotBuilt,
     ];
 

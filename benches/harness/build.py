@@ -66,6 +66,13 @@ def floor_query(build):
 
 
 @functools.cache
+def floor_limit(build):
+    """A limit by bare axum."""
+    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "floor_limit"]
+    return build.made(TARGET / "dist/examples/floor_limit", lambda: run(command))
+
+
+@functools.cache
 def receiver(build):
     """A receiver of traces."""
     command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "receiver"]

@@ -7,6 +7,8 @@
 use super::{Hashed, credentials};
 use crate::platform::FileStamp;
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
@@ -21,6 +23,8 @@ use subtle::Choice;
 /// The most bytes of a file of keys, and the most keys: a token that names none is held against each.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const KEYS_MAX: usize = 64;
+/// The bytes of a public key of Ed25519 (RFC 8032, 5.1.5).
+const ED25519_BYTES: usize = 32;
 /// How often a file of keys is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -131,7 +135,7 @@ struct Keys {
 struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    decoding: DecodingKey,
 }
 
 #[derive(serde::Deserialize)]
@@ -178,7 +182,7 @@ impl KeyFile {
         };
         let mut refusal = Refusal::Invalid("no key fits it");
         for key in keys.keys.iter().filter(fits) {
-            match jsonwebtoken::decode::<Claims>(token, &key.key, &self.validation(header.alg)) {
+            match jsonwebtoken::decode::<Claims>(token, &key.decoding, &self.validation(header.alg)) {
                 Ok(token) => return Ok(token.claims.sub),
                 Err(error) => refusal = Refusal::Invalid(told(error.kind())),
             }
@@ -240,7 +244,7 @@ impl KeyFile {
 
 impl Clone for Key {
     fn clone(&self) -> Self {
-        Self { id: self.id.clone(), algorithms: self.algorithms.clone(), key: self.key.clone() }
+        Self { id: self.id.clone(), algorithms: self.algorithms.clone(), decoding: self.decoding.clone() }
     }
 }
 
@@ -271,11 +275,22 @@ impl Key {
             own.is_none_or(|own| own == Some(*algorithm)) && allowed.is_none_or(|allowed| allowed.contains(algorithm))
         };
         let algorithms: Vec<Algorithm> = algorithms_of(jwk).iter().copied().filter(fits).collect();
-        if algorithms.is_empty() || !for_signatures {
-            return None;
-        }
-        Some(Self { id: jwk.common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(jwk).ok()? })
+        let first = *algorithms.first().filter(|_| for_signatures)?;
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        is_usable(&key, first).then(|| Self { id: jwk.common.key_id.clone(), algorithms, decoding: key })
     }
+}
+
+/// Whether a signature is held against this key at all. What the crate makes of one that is cut off or no point of its curve
+/// shows only then.
+fn is_usable(key: &DecodingKey, algorithm: Algorithm) -> bool {
+    // The crate takes so many bytes of such a key without a look at how many there are.
+    if algorithm == Algorithm::EdDSA && key.try_get_as_bytes().map_or(true, |bytes| bytes.len() != ED25519_BYTES) {
+        return false;
+    }
+    let header = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"alg\":\"{algorithm:?}\"}}"));
+    let tried = jsonwebtoken::decode::<Claims>(format!("{header}.e30.AAAA"), key, &Validation::new(algorithm));
+    tried.is_err_and(|error| matches!(error.kind(), ErrorKind::InvalidSignature))
 }
 
 /// What a key of this kind can be used with.
@@ -288,9 +303,9 @@ fn algorithms_of(jwk: &Jwk) -> &'static [Algorithm] {
             EllipticCurve::P384 => &[ES384],
             _ => &[],
         },
-        AlgorithmParameters::OctetKeyPair(_) => &[EdDSA],
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => &[EdDSA],
         AlgorithmParameters::OctetKey(_) => &[HS256, HS384, HS512],
-        // Of kinds that are not known.
+        // Of other curves, and of kinds that are not known.
         _ => &[],
     }
 }

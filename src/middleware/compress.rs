@@ -5,8 +5,8 @@
 
 use super::vary;
 use crate::manifest::middleware::CompressSpec;
-use async_compression::Level;
 use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZstdEncoder};
+use async_compression::{Level, brotli, zstd};
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
@@ -16,6 +16,7 @@ use http::{Method, StatusCode};
 use http_body::{Body, Frame};
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 
@@ -23,6 +24,11 @@ use tokio::io::AsyncWrite;
 const CHUNK_BYTES: usize = 16 << 10;
 /// How much is taken in before others get a turn: what compresses well takes long to make a chunk.
 const TURN_BYTES: usize = 256 << 10;
+/// How far back the same text is looked for, as a power of two: 256 KiB, so that an encoder has about a MiB and not ten.
+const WINDOW_LOG: u32 = 18;
+/// The most encoders at once; answers beyond that go out as they are. A client may have many answers under way, and not read
+/// them.
+const ENCODERS_MAX: usize = 1024;
 /// Levels that cost about as much as gzip's usual one, or less.
 const BROTLI_LEVEL: i32 = 4;
 const ZSTD_LEVEL: i32 = 3;
@@ -101,12 +107,13 @@ impl Compress {
         // Another client may get something else for the same request.
         vary(headers, "accept-encoding");
         let encoding = encoding.filter(|_| method != Method::HEAD)?;
+        let place = Place::take()?;
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
         headers.remove(CONTENT_LENGTH);
         // A range would be one of other bytes.
         headers.remove(ACCEPT_RANGES);
         weaken(headers);
-        Some(Encoder::new(encoding))
+        Some(Encoder::new(encoding, place))
     }
 }
 
@@ -153,7 +160,7 @@ fn weaken(headers: &mut HeaderMap) {
 
 enum Inner {
     Zstd(ZstdEncoder<Vec<u8>>),
-    Brotli(BrotliEncoder<Vec<u8>>),
+    Brotli(Box<BrotliEncoder<Vec<u8>>>),
     Gzip(GzipEncoder<Vec<u8>>),
 }
 
@@ -165,16 +172,43 @@ pub struct Encoder {
     /// What comes behind the last of the data.
     trailers: Option<Frame<Bytes>>,
     has_finished: bool,
+    _place: Place,
+}
+
+/// One of the encoders that there may be.
+struct Place;
+
+static ENCODERS: AtomicUsize = AtomicUsize::new(0);
+
+impl Place {
+    fn take() -> Option<Self> {
+        let place = Self;
+        (ENCODERS.fetch_add(1, Ordering::Relaxed) < ENCODERS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        ENCODERS.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Encoder {
-    fn new(encoding: Encoding) -> Self {
+    fn new(encoding: Encoding, place: Place) -> Self {
         let inner = match encoding {
-            Encoding::Zstd => Inner::Zstd(ZstdEncoder::with_quality(Vec::new(), Level::Precise(ZSTD_LEVEL))),
-            Encoding::Brotli => Inner::Brotli(BrotliEncoder::with_quality(Vec::new(), Level::Precise(BROTLI_LEVEL))),
+            Encoding::Zstd => {
+                let window = [zstd::CParameter::window_log(WINDOW_LOG)];
+                let level = Level::Precise(ZSTD_LEVEL);
+                Inner::Zstd(ZstdEncoder::with_quality_and_params(Vec::new(), level, &window))
+            }
+            Encoding::Brotli => {
+                let parameters = brotli::EncoderParams::default().quality(Level::Precise(BROTLI_LEVEL));
+                let parameters = parameters.window_size(WINDOW_LOG.cast_signed());
+                Inner::Brotli(Box::new(BrotliEncoder::with_params(Vec::new(), parameters)))
+            }
             Encoding::Gzip => Inner::Gzip(GzipEncoder::with_quality(Vec::new(), Level::Precise(GZIP_LEVEL))),
         };
-        Self { inner, is_pending: false, trailers: None, has_finished: false }
+        Self { inner, is_pending: false, trailers: None, has_finished: false, _place: place }
     }
 
     /// Whether all of it has gone out.
@@ -255,7 +289,7 @@ impl Inner {
     fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
         match self {
             Self::Zstd(encoder) => Pin::new(encoder),
-            Self::Brotli(encoder) => Pin::new(encoder),
+            Self::Brotli(encoder) => Pin::new(&mut **encoder),
             Self::Gzip(encoder) => Pin::new(encoder),
         }
     }
@@ -280,6 +314,14 @@ mod tests {
     fn choose(text: &str) -> Option<&'static str> {
         let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_str(text).unwrap())]);
         Encoding::choose(&headers).map(Encoding::as_str)
+    }
+
+    #[test]
+    fn there_are_only_so_many_encoders() {
+        let places: Vec<Place> = (0..ENCODERS_MAX).map_while(|_| Place::take()).collect();
+        assert_eq!((places.len(), Place::take().is_none()), (ENCODERS_MAX, true));
+        drop(places);
+        assert!(Place::take().is_some());
     }
 
     #[test]

@@ -241,7 +241,7 @@ mod tests {
         let clients = (0..300_000).map(|number: u32| IpAddr::V4(Ipv4Addr::from_bits(number)));
         admitted(&limit, clients);
         std::thread::sleep(Duration::from_nanos(SWEEP_NANOS));
-        let more = (300_000..300_000 + SHARDS as u32 * 64).map(|number: u32| IpAddr::V4(Ipv4Addr::from_bits(number)));
+        let more = (300_000..302_048).map(|number: u32| IpAddr::V4(Ipv4Addr::from_bits(number)));
         admitted(&limit, more);
         let kept: usize =
             limit.limiter.into_state_store().shards.iter().map(|shard| shard.lock().unwrap().keys.len()).sum();

@@ -86,7 +86,8 @@ impl Beneath {
     fn open_now(&self, path: &Path) -> io::Result<std::fs::File> {
         let hidden = |part: Component<'_>| match part {
             Component::Normal(name) => name.as_encoded_bytes().starts_with(b"."),
-            _ => true,
+            Component::CurDir => false,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => true,
         };
         if path.components().any(hidden) {
             return Err(io::ErrorKind::NotFound.into());

@@ -140,7 +140,9 @@ fn read_outline(bytes: &[u8]) -> Result<Outline, ComponentError> {
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
                     let name = import.map_err(damaged)?.name.name.to_owned();
-                    outline.iter_mut().for_each(|outline| outline.imports.push(name.clone()));
+                    if let Some(outline) = &mut outline {
+                        outline.imports.push(name);
+                    }
                 }
             }
             _ => {}

@@ -31,9 +31,8 @@ use std::time::Duration;
 /// The status of an outcome, and what a client is told about it.
 fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
     match outcome {
-        Outcome::Ok => (StatusCode::OK, ""),
+        Outcome::Ok | Outcome::StaticFile => (StatusCode::OK, ""),
         Outcome::Redirected => (StatusCode::PERMANENT_REDIRECT, ""),
-        Outcome::StaticFile => (StatusCode::OK, ""),
         Outcome::Preflight => (StatusCode::NO_CONTENT, ""),
         Outcome::Unauthorized => {
             (StatusCode::UNAUTHORIZED, "The request does not say who asks, or not so that it is believed.")
@@ -148,12 +147,12 @@ pub(super) fn by_middleware(mut observed: Observation, answer: Answer, close: bo
     if close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let body = match answer.file {
-        Some(file) => ResponseBody::File(FileOut::new(file, encoder, observed, answer.outcome)),
-        None => {
-            observed.end(answer.outcome);
-            ResponseBody::of(Vec::new())
-        }
+    let body = if let Some(file) = answer.file {
+        let expected = declared_length(&headers);
+        ResponseBody::File(FileOut::new(file, encoder, observed, answer.outcome, expected))
+    } else {
+        observed.end(answer.outcome);
+        ResponseBody::of(Vec::new())
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -272,6 +271,10 @@ pub(super) fn answer(
     }
     let body = ObservedBody::new(Promised::new(body, promised), encoder, observed, promised.or(given));
     Response::from_parts(parts, ResponseBody::Guest(body))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
 }
 
 /// What a client gets.

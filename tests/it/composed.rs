@@ -104,7 +104,7 @@ fn refused(toml: &str) -> String {
 #[test]
 fn what_does_not_fit_together_is_refused_with_the_reason() {
     let said = refused(&gated("gate-p3-probe", 1, "hello", ""));
-    assert!(said.contains("functions.toml:7:13: the function `it` cannot be composed: "), "{said}");
+    assert!(said.contains("functions.toml:8:13: the function `it` cannot be composed: "), "{said}");
     assert!(said.contains("is of kind http-0.3, and what stands behind it of kind http-0.2"), "{said}");
     assert!(said.contains("help: build both for the same version of WASI HTTP"), "{said}");
     let said = refused(&gated("gate-probe", 1, "hello-p3", ""));

@@ -28,6 +28,7 @@ mod examples;
 mod floods;
 mod framing;
 mod grants;
+mod identity;
 mod inspect;
 mod install;
 mod invoke;

@@ -21,8 +21,13 @@ pub(in crate::server) struct FileOut {
 }
 
 impl FileOut {
-    pub(super) fn new(file: FileBody, encoder: Option<Encoder>, observed: Observation, outcome: Outcome) -> Self {
-        let expected = file.size_hint().exact().filter(|_| encoder.is_none());
+    pub(super) fn new(
+        file: FileBody,
+        encoder: Option<Encoder>,
+        observed: Observation,
+        outcome: Outcome,
+        expected: Option<u64>,
+    ) -> Self {
         Self { reading: Some((file, observed)), encoder, outcome, expected, sent: 0 }
     }
 }

@@ -74,12 +74,11 @@ fn cors(name: &Spanned<String>, file: CorsFile, errors: &mut Vec<Diagnostic>) ->
     let any = written.iter().any(|origin| origin.get_ref() == "*");
     let mut origins = Vec::with_capacity(written.len());
     for origin in written.into_iter().filter(|origin| origin.get_ref() != "*") {
-        match origin_of(origin.get_ref()) {
-            Some(text) => origins.push(text),
-            None => {
-                let told = Diagnostic::new(origin.span(), format!("`{}` is no origin", origin.get_ref()));
-                errors.push(told.help("write it as browsers do: `https://app.example.com` or `http://localhost:5173`"));
-            }
+        if let Some(text) = origin_of(origin.get_ref()) {
+            origins.push(text);
+        } else {
+            let told = Diagnostic::new(origin.span(), format!("`{}` is no origin", origin.get_ref()));
+            errors.push(told.help("write it as browsers do: `https://app.example.com` or `http://localhost:5173`"));
         }
     }
     let methods = file.methods.map_or_else(
@@ -292,17 +291,13 @@ fn redirect(name: &Spanned<String>, file: &RedirectFile, errors: &mut Vec<Diagno
         errors.push(missing(name, "leads nowhere", HELP));
         return None;
     };
-    let status = match &file.status {
-        None => 308,
-        Some(written) => match u16::try_from(*written.get_ref()) {
-            Ok(status @ (301 | 302 | 303 | 307 | 308)) => status,
-            _ => {
-                let told = Diagnostic::new(written.span(), format!("{} redirects nobody", written.get_ref()));
-                errors.push(told.help("write 301, 302, 303, 307 or 308"));
-                308
-            }
-        },
-    };
+    let written = file.status.as_ref().map(|status| u16::try_from(*status.get_ref()).unwrap_or(0));
+    let status = written.unwrap_or(308);
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        let number = file.status.as_ref().map_or(0, |status| *status.get_ref());
+        let told = Diagnostic::new(place(file.status.as_ref(), to.span()), format!("{number} redirects nobody"));
+        errors.push(told.help("write 301, 302, 303, 307 or 308"));
+    }
     let refuse = |what: &str| Diagnostic::new(to.span(), format!("`{}` {what}", to.get_ref())).help(HELP);
     let Some(parts) = redirect_parts(to.get_ref()) else {
         errors.push(refuse("has a piece in braces that is not `{path}` or `{query}`"));
