@@ -13,6 +13,7 @@ use axum::routing::post;
 use fnhost::manifest::Manifest;
 use fnhost::release::deploy::Deployments;
 use fnhost::release::install::Silent;
+use fnhost::runtime::engine::Haste;
 use fnhost::server::{self, Host};
 use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -33,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     let manifest = Manifest::read(Path::new(&file)).map_err(|error| anyhow::Error::msg(error.to_string()))?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let deployments = Arc::new(Deployments::open(&manifest.host)?);
+        let deployments = Arc::new(Deployments::open(&manifest.host, Haste::BesideRequests)?);
         deployments.deploy_file(&manifest, &Silent)?;
         let listener = server::listen(server::bind(free)?)?;
         println!("listening on http://{}", listener.local_addr()?);

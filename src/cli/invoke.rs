@@ -20,6 +20,7 @@ use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use http_body_util::Full;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::PathBuf;
@@ -204,7 +205,8 @@ fn show_head(parts: &Parts) -> String {
     strip_host_headers(&mut headers);
     let mut text = format!("HTTP/1.1 {}\r\n", parts.status);
     for (name, value) in &headers {
-        text.push_str(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes()));
     }
     text + "\r\n"
 }

@@ -193,6 +193,8 @@ impl install::Progress for Timed {
 
     fn compiled(&self, took: Duration) {
         self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // Lines of the log come behind it, and a line that moves would stand among them.
+        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

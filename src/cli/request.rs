@@ -11,12 +11,12 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Uri};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Reads the app of `config`, and leaves of it the function `name` alone.
-pub(super) fn function_of(config: &PathBuf, name: &str) -> anyhow::Result<Manifest> {
-    let mut manifest = ManifestArgs { config: config.clone() }.read()?;
+pub(super) fn function_of(config: &Path, name: &str) -> anyhow::Result<Manifest> {
+    let mut manifest = ManifestArgs { config: config.to_owned() }.read()?;
     let known: Vec<String> = manifest.functions.iter().map(|spec| spec.name.to_string()).collect();
     manifest.functions.retain(|spec| spec.name.as_str() == name);
     if manifest.functions.is_empty() {

@@ -10,6 +10,7 @@ use crate::authoring::watch::FileWatch;
 use crate::manifest::{Described, HostConfig, Manifest, ManifestError};
 use crate::platform;
 use crate::release::deploy::Deployments;
+use crate::runtime::engine::Haste;
 use crate::server::admin::{self, Admin, Token};
 use crate::server::{self, Host, Served};
 use crate::storage::logs::LogStore;
@@ -135,7 +136,9 @@ async fn serve(
     let (predecessor, handed) = taken.unzip();
     let ports = Ports::take(&settings, handed, args.insecure_admin)?;
     let Some((stop, mut first)) = build_first(args, manifest.as_ref()).await? else { return Ok(()) };
-    let deployments = Arc::new(Deployments::open(&settings)?);
+    // In the live loop, whoever has saved a file waits for it.
+    let haste = if first.is_some() { Haste::SomebodyWaits } else { Haste::BesideRequests };
+    let deployments = Arc::new(Deployments::open(&settings, haste)?);
     let logs = keep_logs(&settings, &logging)?;
     let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
     let no_file = reload::without_file()?;

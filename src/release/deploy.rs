@@ -20,6 +20,7 @@ use crate::limits::Share;
 use crate::manifest::{HostConfig, Manifest, RoutePattern};
 use crate::names::Name;
 use crate::receipt::Kind;
+use crate::runtime::engine::Haste;
 use crate::runtime::pool::Needs;
 use crate::storage::artifacts::Digest256;
 use crate::storage::components::Components;
@@ -98,8 +99,8 @@ pub struct Deployments {
 
 impl Deployments {
     /// Opens the state folder; nothing is served yet. One host at a time has it.
-    pub fn open(settings: &HostConfig) -> Result<Self, DeployError> {
-        let installer = Installer::open(settings)?;
+    pub fn open(settings: &HostConfig, haste: Haste) -> Result<Self, DeployError> {
+        let installer = Installer::open(settings, haste)?;
         let lock = lock_folder(&settings.state)?;
         let record = Releases::open(&settings.state)?;
         Ok(Self {

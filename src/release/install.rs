@@ -17,7 +17,7 @@ use crate::receipt::Kind;
 use crate::receipt::totals::FunctionTotals;
 use crate::runtime::code::{self, CodeLoader, CodeSource, ComponentFile, Mapped, Residents};
 use crate::runtime::component::{self, ComponentError};
-use crate::runtime::engine::{Compilers, EngineError, Engines};
+use crate::runtime::engine::{Compilers, EngineError, Engines, Haste};
 use crate::runtime::function::{Function, FunctionError, FunctionSettings};
 use crate::runtime::gate::HostGate;
 use crate::runtime::pool::Needs;
@@ -80,7 +80,7 @@ const LOADED_MIN: usize = 64;
 
 /// Makes a release of `manifest` from the files that it names, to be looked at or measured: it is not recorded.
 pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
-    let installer = Installer::open(&manifest.host)?;
+    let installer = Installer::open(&manifest.host, Haste::SomebodyWaits)?;
     let found = installer.find_files(manifest, None, progress)?;
     installer.prepare(manifest, 0, found)
 }
@@ -138,12 +138,12 @@ pub struct Kept {
 
 impl Installer {
     /// For a host of these settings.
-    pub fn open(settings: &HostConfig) -> Result<Self, InstallError> {
+    pub fn open(settings: &HostConfig, haste: Haste) -> Result<Self, InstallError> {
         Ok(Self {
             artifacts: Artifacts::open(&settings.state)?,
             data: Data::new(&settings.state),
             limits: Limits::default(),
-            compilers: Arc::new(Compilers::new()?),
+            compilers: Arc::new(Compilers::new(haste)?),
             host_gate: HostGate::new(settings.concurrency),
             settings: settings.clone(),
             residents: Mutex::default(),

@@ -33,21 +33,33 @@ pub enum EngineError {
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
 
+/// Who goes before whom while something is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// Requests are served meanwhile, and go first.
+    BesideRequests,
+    /// A person waits for nothing else.
+    SomebodyWaits,
+}
+
 /// The engines that compile. They allocate nothing and run nothing.
 pub struct Compilers {
     plain: Engine,
     concurrent: Engine,
-    /// Whoever compiles does it on threads that anybody else goes before: requests are served meanwhile.
+    /// Beside requests, threads that anybody else goes before.
     threads: rayon::ThreadPool,
 }
 
 impl Compilers {
     /// Compilers with the host's settings.
-    pub fn new() -> Result<Self, EngineError> {
+    pub fn new(haste: Haste) -> Result<Self, EngineError> {
         let engine = |concurrent| Engine::new(&config(concurrent)).map_err(EngineError::Wasmtime);
         let threads = rayon::ThreadPoolBuilder::new()
             .thread_name(|number| format!("compiler-{number}"))
-            .start_handler(|_| platform::yield_to_other_threads())
+            .start_handler(move |_| match haste {
+                Haste::BesideRequests => platform::yield_to_other_threads(),
+                Haste::SomebodyWaits => {}
+            })
             .build()?;
         Ok(Self { plain: engine(false)?, concurrent: engine(true)?, threads })
     }

@@ -148,5 +148,8 @@ fn each_shell_completes_commands() {
     };
     let told = String::from_utf8(ended.stdout).unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    assert!(told.starts_with("complete -F _fnhost") && told.ends_with("\ninvoke\n"), "{told}");
+    assert!(
+        told.starts_with("complete ") && told.contains(" -F _fnhost fnhost\n") && told.ends_with("\ninvoke\n"),
+        "{told}"
+    );
 }

@@ -15,11 +15,14 @@ struct App(Arc<TempDir>);
 impl App {
     fn of(functions: &[&str]) -> Self {
         let app = Self(Arc::new(tempfile::tempdir().unwrap()));
-        let mut toml = "name = \"app\"\n".to_owned();
+        let described = functions.iter().map(|name| {
+            format!(
+                "[functions.{name}]\ncomponent = \"{name}/it.wasm\"\nbuild = \"sh build.sh\"\nbuild-dir = \"{name}\"\n\
+                 routes = [\"/{name}/{{*rest}}\"]\n"
+            )
+        });
+        let toml = format!("name = \"app\"\n{}", described.collect::<String>());
         for name in functions {
-            toml += &format!(
-                "[functions.{name}]\ncomponent = \"{name}/it.wasm\"\nbuild = \"sh build.sh\"\nbuild-dir = \"{name}\"\nroutes = [\"/{name}/{{*rest}}\"]\n"
-            );
             std::fs::create_dir(app.path(name)).unwrap();
             app.write(&format!("{name}/build.sh"), &format!("echo {name} >> ../built\n. ./source\n"));
             app.save(name, &makes("hello"));

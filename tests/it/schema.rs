@@ -92,9 +92,12 @@ fn much_of_what_is_wrong_is_seen_while_it_is_typed() {
     ];
     let mut seen = 0;
     for entry in std::fs::read_dir(project().join("tests/manifest")).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
         let name = entry.file_stem().unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&entry).unwrap();
-        if entry.extension().unwrap() != "toml" || text.parse::<toml::Table>().is_err() || unseen.contains(&&*name) {
+        if text.parse::<toml::Table>().is_err() || unseen.contains(&&*name) {
             continue;
         }
         assert!(!errors_of(&validator, &text).is_empty(), "{name} is wrong, and the schema accepts it");
