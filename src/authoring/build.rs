@@ -197,12 +197,7 @@ impl BuildUnderWay {
     }
 
     /// Waits for its end; `show` gets what it prints, as it comes.
-    pub async fn finish(
-        mut self,
-        name: &Name,
-        build: &Build,
-        mut show: impl FnMut(&[u8]),
-    ) -> Result<(), BuildError> {
+    pub async fn finish(mut self, name: &Name, build: &Build, mut show: impl FnMut(&[u8])) -> Result<(), BuildError> {
         let mut kept = Vec::new();
         let mut chunk = vec![0; 8 << 10];
         let mut take = |bytes: &[u8]| {

@@ -78,10 +78,7 @@ impl Sources {
     /// The same of `manifest`, which may be another, or have been built since. Folders that nobody looked at before are
     /// taken as they are now.
     pub fn describe(&mut self, manifest: &Manifest, builds: bool) {
-        self.files = std::iter::once(manifest.path())
-            .chain(manifest.components())
-            .map(real_file)
-            .collect();
+        self.files = std::iter::once(manifest.path()).chain(manifest.components()).map(real_file).collect();
         self.recipes.clear();
         for (_, component, build) in manifest.builds().filter(|_| builds) {
             let inputs = Inputs::of_component(&real_file(component));

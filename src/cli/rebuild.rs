@@ -111,9 +111,7 @@ impl Rebuild {
         let old: HashSet<&Build> = builds_of(before).collect();
         let builds: HashSet<&Build> = builds_of(now).filter(|_| self.builds).collect();
         self.pending.retain(|build| builds.contains(build));
-        let lacks = |build: &Build| {
-            now.builds().any(|(_, component, built)| built == build && !component.exists())
-        };
+        let lacks = |build: &Build| now.builds().any(|(_, component, built)| built == build && !component.exists());
         self.pending.extend(builds.into_iter().filter(|build| !old.contains(*build) || lacks(build)).cloned());
     }
 

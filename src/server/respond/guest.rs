@@ -86,12 +86,7 @@ impl Reading {
 
 impl ObservedBody {
     /// Of so many bytes, where that is `expected`; an `encoder` makes others of them.
-    pub(super) fn new(
-        body: Promised,
-        encoder: Option<Encoder>,
-        observed: Observation,
-        expected: Option<u64>,
-    ) -> Self {
+    pub(super) fn new(body: Promised, encoder: Option<Encoder>, observed: Observation, expected: Option<u64>) -> Self {
         let expected = expected.filter(|_| encoder.is_none());
         Self { reading: Some(Reading { body, encoder, observed }), sent: 0, expected }
     }
