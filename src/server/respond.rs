@@ -25,7 +25,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The status of an outcome, and what a client is told about it.
@@ -102,7 +102,7 @@ pub(super) fn server_options(mut observed: Observation, allow: &str, close: bool
     observed.answered(StatusCode::OK);
     observed.sign(&mut headers);
     observed.end(Outcome::Ok);
-    let mut response = Response::new(ResponseBody::of(Vec::new()));
+    let mut response = Response::new(ResponseBody::of(Bytes::new()));
     *response.headers_mut() = headers;
     response
 }
@@ -152,7 +152,7 @@ pub(super) fn by_middleware(mut observed: Observation, answer: Answer, close: bo
         ResponseBody::File(FileOut::new(file, encoder, observed, answer.outcome, expected))
     } else {
         observed.end(answer.outcome);
-        ResponseBody::of(Vec::new())
+        ResponseBody::of(Bytes::new())
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
