@@ -5,11 +5,14 @@
 pub mod admin;
 mod client_body;
 mod connection;
+mod forwarded;
 mod frames;
 mod framing;
 mod ingress;
 mod observe;
+mod places;
 mod progress;
+mod proxy;
 mod respond;
 mod socket;
 mod streams;
@@ -24,6 +27,7 @@ use crate::storage::logs::LogStore;
 use connection::{Ends, Peer, serve_connection};
 pub use observe::ObserveError;
 use observe::Observer;
+use places::Places;
 use socket::Turns;
 use std::io;
 use std::net::SocketAddr;
@@ -61,6 +65,7 @@ pub struct Host {
     began: Instant,
     /// Connections open.
     connections: AtomicUsize,
+    places: Arc<Places>,
     draining: AtomicBool,
     grace_is_over: AtomicBool,
     turns: Arc<Turns>,
@@ -83,6 +88,7 @@ impl Host {
         Ok(Arc::new(Self {
             deployments,
             observer: Observer::new(&settings, receipts)?,
+            places: Places::new(settings.connections_per_client),
             settings,
             logs,
             tasks: Tasks::default(),
