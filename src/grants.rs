@@ -4,6 +4,7 @@
 //! name never leads to an address of this machine or of a private network unless a grant names that address (by
 //! itself or by its network), so that DNS, which a guest's author may control, opens no way inside.
 
+use crate::network::in_network;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -254,20 +255,6 @@ impl OutboundGrants {
     /// `localhost` must be granted by its name: `*` means public hosts.
     fn allow_host_by_name(&self, scheme: Scheme, host: &str, port: u16) -> bool {
         self.0.iter().any(|grant| grant.covers(scheme, port) && grant.host == HostPattern::Name(host.to_owned()))
-    }
-}
-
-fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
-    match (address, network) {
-        (IpAddr::V4(address), IpAddr::V4(network)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
-        }
-        (IpAddr::V6(address), IpAddr::V6(network)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
-        }
-        _ => false,
     }
 }
 

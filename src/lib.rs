@@ -27,6 +27,7 @@ pub mod api;
 pub mod grants;
 pub mod limits;
 pub mod names;
+pub mod network;
 pub mod platform;
 pub mod receipt;
 pub mod trace;

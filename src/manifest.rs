@@ -18,6 +18,7 @@ pub use pattern::{HostPattern, PatternError, RoutePattern, Segment};
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, Share};
 use crate::names::Name;
+use crate::network::Network;
 use crate::usage::Tariff;
 use data::{DataGrants, DataSpec};
 use middleware::{MiddlewareComponent, MiddlewareKind, MiddlewareSpec};
@@ -66,6 +67,14 @@ pub struct HostConfig {
     pub loaded_functions: u32,
     /// Connections open at once.
     pub connections: u32,
+    /// Connections that one client may have open at once.
+    pub connections_per_client: u32,
+    /// Requests on one connection.
+    pub requests_per_connection: u32,
+    /// Who may say, by `Forwarded` or `X-Forwarded-*`, for whom it asks.
+    pub trusted_proxies: Vec<Network>,
+    /// Who says it by the PROXY protocol, before the first byte.
+    pub proxy_protocol: Vec<Network>,
     /// How long a connection may take over a request's head.
     pub header_timeout: Duration,
     /// How long a client may pause in the middle of an upload.
@@ -130,6 +139,10 @@ impl Default for HostConfig {
             concurrency: 1000,
             loaded_functions: 10_000,
             connections: 10_000,
+            connections_per_client: 1000,
+            requests_per_connection: 10_000,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),

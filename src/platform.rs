@@ -49,20 +49,24 @@ pub fn swap_possible() -> bool {
     true
 }
 
-/// Raises the number of files that may be open to what the system allows (setrlimit(2)): each connection is one.
+/// Raises the number of files that may be open to what the system allows (setrlimit(2)): each connection is one. Gives that
+/// number; nothing, where there is no bound.
 #[cfg(unix)]
-pub fn raise_file_limit() {
+pub fn raise_file_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit on open files stays as it is");
     }
+    getrlimit(Resource::Nofile).current
 }
 
 /// Nothing is known elsewhere.
 #[cfg(not(unix))]
-pub fn raise_file_limit() {}
+pub fn raise_file_limit() -> Option<u64> {
+    None
+}
 
 /// Whether the other end of a socket has closed it, or its half of it, though there may be bytes of it that were not read
 /// yet (`POLLRDHUP`, poll(2)).

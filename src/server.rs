@@ -6,11 +6,14 @@ pub mod admin;
 mod build_page;
 mod client_body;
 mod connection;
+mod forwarded;
 mod frames;
 mod framing;
 mod ingress;
 mod observe;
+mod places;
 mod progress;
+mod proxy;
 mod respond;
 mod socket;
 mod streams;
@@ -28,6 +31,7 @@ use connection::{Ends, Peer, serve_connection};
 use http::StatusCode;
 pub use observe::ObserveError;
 use observe::Observer;
+use places::Places;
 use socket::Turns;
 use std::io;
 use std::net::SocketAddr;
@@ -67,6 +71,7 @@ pub struct Host {
     began: Instant,
     /// Connections open.
     connections: AtomicUsize,
+    places: Arc<Places>,
     draining: AtomicBool,
     grace_is_over: AtomicBool,
     turns: Arc<Turns>,
@@ -89,6 +94,7 @@ impl Host {
         Ok(Arc::new(Self {
             deployments,
             observer: Observer::new(&settings, receipts)?,
+            places: Places::new(settings.connections_per_client),
             settings,
             logs,
             build_failure: ArcSwapOption::empty(),

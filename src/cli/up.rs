@@ -127,10 +127,10 @@ pub(super) fn run(args: &UpArgs) -> anyhow::Result<()> {
 async fn serve(
     args: &UpArgs,
     manifest: Option<Manifest>,
-    settings: HostConfig,
+    mut settings: HostConfig,
     mut logging: Logging,
 ) -> anyhow::Result<()> {
-    platform::raise_file_limit();
+    fit_connections(&mut settings, platform::raise_file_limit());
     // What can be refused at once comes before a build: ports above all.
     let taken = if args.take_over { handover::take_over(&settings.state)? } else { None };
     let (predecessor, handed) = taken.unzip();
@@ -256,6 +256,21 @@ async fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
          clear its sandboxes in another way",
     );
     Ok(())
+}
+
+/// Leaves some of the files that may be open to what is no connection of a client: a half, and at the most so many.
+fn fit_connections(settings: &mut HostConfig, files: Option<u64>) {
+    const FILES_LEFT: u64 = 512;
+    let Some(files) = files else { return };
+    let fitting = u32::try_from(files - FILES_LEFT.min(files / 2)).unwrap_or(u32::MAX).max(1);
+    if fitting < settings.connections {
+        tracing::warn!(
+            files,
+            connections = fitting,
+            "there may be fewer connections than configured: so few files may be open (ulimit -n)"
+        );
+        settings.connections = fitting;
+    }
 }
 
 /// An admin API that speaks no TLS is for this machine alone, unless its operator says otherwise.

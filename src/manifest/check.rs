@@ -19,6 +19,7 @@ use crate::limits::{
     MEMORY_BYTES_MIN, RECEIPTS_MAX, Share, UnitError,
 };
 use crate::names::{HOST_HEADERS, Name};
+use crate::network::Network;
 use crate::usage::Tariff;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -106,6 +107,20 @@ pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnos
         concurrency: count(file.concurrency.as_ref(), default.concurrency, "concurrency", errors),
         loaded_functions: count(file.loaded_functions.as_ref(), default.loaded_functions, "loaded-functions", errors),
         connections: count(file.connections.as_ref(), default.connections, "connections", errors),
+        connections_per_client: count(
+            file.connections_per_client.as_ref(),
+            default.connections_per_client,
+            "connections-per-client",
+            errors,
+        ),
+        requests_per_connection: count(
+            file.requests_per_connection.as_ref(),
+            default.requests_per_connection,
+            "requests-per-connection",
+            errors,
+        ),
+        trusted_proxies: networks(file.trusted_proxies, errors),
+        proxy_protocol: networks(file.proxy_protocol, errors),
         header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
         body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),
         idle_timeout: duration(file.idle_timeout.as_ref(), default.idle_timeout, errors),
@@ -204,6 +219,19 @@ fn address(written: &Spanned<String>, or_else: &str, errors: &mut Vec<Diagnostic
     let help = format!("write an IP address and a port, such as `127.0.0.1:3000` or `0.0.0.0:80`{or_else}");
     errors.push(bad.help(help));
     None
+}
+
+fn networks(written: Option<Spanned<Vec<Spanned<String>>>>, errors: &mut Vec<Diagnostic>) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for text in written.map(Spanned::into_inner).unwrap_or_default() {
+        if let Ok(network) = text.get_ref().parse() {
+            networks.push(network);
+        } else {
+            let bad = Diagnostic::new(text.span(), format!("`{}` is no address and no network", text.get_ref()));
+            errors.push(bad.help("write an IP address, or a network such as `10.0.0.0/8`"));
+        }
+    }
+    networks
 }
 
 fn check_release(file: ReleaseFile, errors: &mut Vec<Diagnostic>) -> ReleaseConfig {

@@ -243,7 +243,8 @@ async fn run_http02(
     let proxy = pre.instantiate_async(&mut sandbox.store).await?;
     meter.add_instantiate(began.elapsed());
     let mut view = sandbox.store.data_mut().http();
-    let request = view.new_incoming_request(Scheme::Http, request)?;
+    let is_https = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
+    let request = view.new_incoming_request(if is_https { Scheme::Https } else { Scheme::Http }, request)?;
     let answer = view.new_response_outparam_from_callback(move |answer| {
         put(
             &head,

@@ -6,9 +6,12 @@
 use super::Host;
 use super::ingress;
 use super::observe::Finished;
+use super::places::Place;
 use super::progress::{Patience, Progress, Stall, Watch};
+use super::proxy;
 use super::socket::{Socket, SocketView};
 use super::streams::StreamTasks;
+use crate::network::Network;
 use crate::runtime::response::Remains;
 use http::Version;
 use hyper::service::service_fn;
@@ -16,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +109,15 @@ impl Peer {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Whether this request is the last of its connection.
+    pub(super) fn is_spent(&self, requests_max: u64) -> bool {
+        self.requests() >= requests_max
+    }
+
+    fn poll_spent(&self, requests_max: u64) -> Poll<u64> {
+        if self.is_spent(requests_max) { Poll::Ready(self.requests()) } else { Poll::Pending }
+    }
+
     /// Where the ends of uploads are noted. Over HTTP/2 an upload that is not wanted is reset, and its connection goes on.
     pub(super) fn upload_socket(&self) -> Option<&SocketView> {
         (!self.is_http2()).then_some(&self.socket)
@@ -140,14 +152,50 @@ impl Peer {
     }
 }
 
+/// Who connected on `stream`, as those say who may say it. Nothing, if it is not said in time.
+async fn introduce(host: &Host, stream: &mut TcpStream, ends: Ends) -> Option<Ends> {
+    if !contains(&host.settings.proxy_protocol, ends.peer.ip()) {
+        return Some(ends);
+    }
+    match tokio::time::timeout(host.settings.header_timeout, proxy::read(stream)).await {
+        Ok(Ok(said)) => Some(said.unwrap_or(ends)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, proxy = %ends.peer, "a proxy did not say for whom it connects");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// A place for another connection of this client, if it may have one; nothing within, where none is
+/// counted, since a proxy asks for many clients.
+#[expect(clippy::option_option, reason = "whether it may, and what it then holds")]
+fn admit(host: &Host, client: IpAddr) -> Option<Option<Place>> {
+    let settings = &host.settings;
+    if contains(&settings.trusted_proxies, client) || contains(&settings.proxy_protocol, client) {
+        return Some(None);
+    }
+    let place = host.places.take(client);
+    if place.is_none() {
+        tracing::debug!(%client, "a client has as many connections as it may have");
+    }
+    place.map(Some)
+}
+
+fn contains(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address))
+}
+
 /// Serves `stream` to its end, or until `draining` becomes true and what was asked by then is answered.
 pub(super) async fn serve_connection(
     host: Arc<Host>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     ends: Ends,
     mut draining: watch::Receiver<bool>,
 ) {
     let _open = Open::count(&host);
+    let Some(ends) = introduce(&host, &mut stream, ends).await else { return };
+    let Some(_place) = admit(&host, ends.peer.ip()) else { return };
     let patience = Patience::of(&host.settings);
     let builder = connection_builder(StreamTasks(Arc::clone(&host)));
     let progress = Arc::new(Progress::begin());
@@ -161,12 +209,24 @@ pub(super) async fn serve_connection(
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let mut watch = Watch::over(patience);
+    let requests_max = u64::from(host.settings.requests_per_connection);
+    let mut is_spent = false;
     let mut look = None;
     let stall = loop {
         tokio::select! {
             biased;
             ended = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)) => return log_end(ended),
             stall = poll_fn(|cx| watch.poll(&peer.progress, cx)) => break Some(stall),
+            // HTTP/1.1 says so with its last answer.
+            requests = poll_fn(|_| peer.poll_spent(requests_max)), if !is_spent => {
+                is_spent = true;
+                if peer.is_http2() {
+                    connection.as_mut().graceful_shutdown();
+                }
+                tracing::trace!(requests, "a connection has had all its requests");
+            }
+            // One that heeds no goodbye.
+            _ = poll_fn(|_| peer.poll_spent(requests_max + u64::from(STREAMS_MAX))) => return,
             // One stalled stream says nothing of the others on its connection.
             () = peer.stalled.notified(), if !peer.is_http2() => return,
             () = poll_fn(|cx| poll_look(&peer, &mut look, cx)) => {

@@ -2,6 +2,7 @@
 
 use super::build_page::BuildFailure;
 use super::client_body::ClientBody;
+use super::forwarded::Client;
 use super::observe::Observation;
 use super::respond::{self, ResponseBody};
 use super::target::{NoTarget, Target};
@@ -23,7 +24,9 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// Answers one request.
 pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
     let mut request = request.map(|body| ClientBody::new(body, peer.upload_socket()));
-    let close = host.draining.load(Ordering::Acquire);
+    let is_last = peer.is_spent(host.settings.requests_per_connection.into());
+    let close = is_last || host.draining.load(Ordering::Acquire);
+    let client = Client::of(request.headers_mut(), &peer, &host.settings.trusted_proxies);
     let serving = host.deployments.live().current();
     // In the live loop alone.
     let failure = host.build_failure.load_full();
@@ -57,7 +60,7 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     };
     let function = &found.route.function;
     observed.found(found.route);
-    let (passage, answer) = found.route.chain.pass(&mut request, found.route.asked(peer.ends.peer.ip())).await;
+    let (passage, answer) = found.route.chain.pass(&mut request, found.route.asked(client.address)).await;
     observed.passed(passage);
     if let Some(answer) = answer {
         return respond::by_middleware(observed, answer, close);
@@ -73,8 +76,8 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     observed.admitted(measure.clone());
     found.route.mark(request.headers_mut(), &found.params);
     observed.passage().mark_user(request.headers_mut());
-    let mut call = call_of(&target, &peer, observed.request_id(), found.route);
-    target.write(&mut request);
+    let mut call = call_of(&target, &client, &peer, observed.request_id(), found.route);
+    target.write(client.scheme, &mut request);
     call.traceparent = observed.mark_trace(request.headers_mut());
     let bodiless = respond::sends_no_body(request.method());
     match invoke::invoke(function, permit, &measure, request, call).await {
@@ -84,11 +87,11 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
 }
 
 /// What the host says of a request, beside the request itself.
-fn call_of(target: &Target, peer: &Peer, request_id: RequestId, route: &Route) -> Call {
+fn call_of(target: &Target, client: &Client, peer: &Peer, request_id: RequestId, route: &Route) -> Call {
     Call {
         request_id,
         authority: target.authority.clone(),
-        client: peer.ends.peer.ip(),
+        client: client.address,
         route_prefix_bytes: route.prefix_bytes,
         traceparent: None,
         stalled: Arc::clone(&peer.stalled),

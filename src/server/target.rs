@@ -60,9 +60,9 @@ impl Target {
     }
 
     /// Writes it into a request, whole, so that a guest finds scheme and authority there whatever the protocol was.
-    pub(super) fn write<B>(self, request: &mut Request<B>) {
+    pub(super) fn write<B>(self, scheme: Scheme, request: &mut Request<B>) {
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme);
         parts.authority = Some(self.authority);
         parts.path_and_query = Some(self.path_and_query);
         // Three parts that were valid by themselves, with an authority there, make a valid URI.

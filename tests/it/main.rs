@@ -19,6 +19,7 @@ mod bench;
 mod cache;
 mod canary;
 mod cli;
+mod clients;
 mod composed;
 mod dashboard;
 mod deploy;

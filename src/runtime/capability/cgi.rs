@@ -56,6 +56,10 @@ pub(in crate::runtime) fn environment(request: &request::Parts, call: &Call) -> 
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect();
+    if request.uri.scheme() == Some(&http::uri::Scheme::HTTPS) {
+        // What every server adds, and programs look at.
+        variables.push(("HTTPS".to_owned(), "on".to_owned()));
+    }
     variables.push(("PATH_INFO".to_owned(), percent_decode(info)));
     variables.extend(request.headers.keys().filter_map(|name| header_variable(name, &request.headers)));
     variables

@@ -70,6 +70,10 @@ impl FrameClient {
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
         let payload = self.0.try_take(length)?;
+        if head[3] == PING && head[4] & 1 == 0 {
+            // As the protocol has it; a host that says goodbye waits for that.
+            self.send(PING, 1, 0, &payload);
+        }
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 

@@ -1,6 +1,7 @@
 //! A client that speaks bytes: it sends what no library would, and believes nothing but the rules of RFC 9112.
 
 use super::PATIENCE;
+use rustix::net::{AddressFamily, SocketType};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -36,7 +37,18 @@ impl RawAnswer {
 
 impl RawClient {
     pub(crate) fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the host accepts");
+        Self::over(TcpStream::connect(address).expect("the host accepts"))
+    }
+
+    /// From another address of this machine.
+    pub(crate) fn open_from(own: &str, address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::new(own.parse().unwrap(), 0)).unwrap();
+        rustix::net::connect(&socket, &address).expect("the host accepts");
+        Self::over(TcpStream::from(socket))
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self { stream, ahead: Vec::new() }
