@@ -5,6 +5,9 @@
 
 #![expect(dead_code, reason = "only their shape and their words are wanted")]
 
+mod middleware;
+
+use middleware::Middleware;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
@@ -71,6 +74,8 @@ struct FunctionsToml {
     databases: Option<BTreeMap<Name, Database>>,
     /// Values that functions may read. A function names those that it uses in its `variables`.
     variables: Option<BTreeMap<VariableName, Variable>>,
+    /// What stands before functions.
+    middleware: Option<Middleware>,
     /// The functions.
     #[schemars(extend("minProperties" = 1))]
     functions: Option<BTreeMap<Name, Function>>,
@@ -92,10 +97,22 @@ struct Host {
     loaded_functions: Option<Count>,
     /// Connections open at once.
     connections: Option<Count>,
+    /// Those among them of one client: of one address, or of one network of IPv6.
+    connections_per_client: Option<Count>,
+    /// Requests on one connection, which is closed behind the last.
+    requests_per_connection: Option<Count>,
+    /// Whose word on a request's client is taken: addresses and networks of proxies, such as `10.0.0.0/8`.
+    trusted_proxies: Option<Vec<String>>,
+    /// Whose connections begin with a head of the PROXY protocol: addresses and networks.
+    proxy_protocol: Option<Vec<String>>,
     /// A connection that does not finish its request head in time is closed.
     header_timeout: Option<Time>,
     /// How long a client may pause in the middle of an upload.
     body_timeout: Option<Time>,
+    /// A connection on which nothing is asked for so long is closed.
+    idle_timeout: Option<Time>,
+    /// How long a client may take nothing of its answer.
+    write_timeout: Option<Time>,
     /// How long requests may go on once the host was asked to stop.
     shutdown_grace: Option<Time>,
     /// Whether responses carry `Server-Timing`.
@@ -194,6 +211,8 @@ struct Limits {
     request_body: Option<Size>,
     /// Calls out, and connections, that one request may make.
     outbound_requests: Option<Count>,
+    /// Connections out that all requests together may have, kept ones included.
+    outbound_connections: Option<Count>,
 }
 
 /// A key-value store: in the state folder, or where `url` says.
@@ -310,6 +329,8 @@ struct Function {
     variables: Option<Vec<VariableName>>,
     /// Folders of the host that it sees.
     files: Option<Vec<Files>>,
+    /// What stands before it, behind what stands before all.
+    middleware: Option<Vec<Name>>,
     /// What it may use, where that is not what `[limits]` says.
     limits: Option<Limits>,
 }
@@ -336,6 +357,11 @@ struct Name(String);
 #[derive(JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
 #[schemars(extend("pattern" = "^[a-z][a-z0-9_]*$", "maxLength" = 128))]
 struct VariableName(String);
+
+/// The name of a header.
+#[derive(JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[schemars(extend("pattern" = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"))]
+struct HeaderName(String);
 
 /// The name of an environment variable.
 #[derive(JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
