@@ -4,6 +4,7 @@
 
 mod bench;
 mod build;
+mod certificates;
 mod check;
 mod client;
 mod deploy;

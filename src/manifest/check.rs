@@ -3,6 +3,7 @@
 //! Reads the text alone: whether files exist and what they hold is looked at when they are installed.
 
 mod data;
+mod tls;
 
 use super::data::DataSpec;
 use super::diagnostic::Diagnostic;
@@ -112,6 +113,7 @@ pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnos
         ),
         trusted_proxies: networks(file.trusted_proxies, errors),
         proxy_protocol: networks(file.proxy_protocol, errors),
+        certificates: tls::check(file.tls, folder, errors),
         header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
         body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),
         idle_timeout: duration(file.idle_timeout.as_ref(), default.idle_timeout, errors),

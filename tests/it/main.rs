@@ -52,6 +52,7 @@ mod streaming;
 mod support;
 mod survival;
 mod tidy;
+mod tls;
 mod traces;
 mod usage;
 mod wasi03;
