@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod certificates;
 mod check;
 mod client;
 mod completions;

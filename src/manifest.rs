@@ -75,6 +75,8 @@ pub struct HostConfig {
     pub trusted_proxies: Vec<Network>,
     /// Who says it by the PROXY protocol, before the first byte.
     pub proxy_protocol: Vec<Network>,
+    /// What TLS is spoken by; without one, none is.
+    pub certificates: Vec<CertificateFiles>,
     /// How long a connection may take over a request's head.
     pub header_timeout: Duration,
     /// How long a client may pause in the middle of an upload.
@@ -95,6 +97,15 @@ pub struct HostConfig {
     pub observe: ObserveConfig,
     /// What usage costs, if it costs anything.
     pub tariff: Option<Tariff>,
+}
+
+/// Where a certificate is, with those that vouch for it, and its key: PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the host's own first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
 }
 
 /// `[observe]`: what is kept and told of requests.
@@ -143,6 +154,7 @@ impl Default for HostConfig {
             requests_per_connection: 10_000,
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
+            certificates: Vec::new(),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),

@@ -16,10 +16,12 @@ mod progress;
 mod proxy;
 mod respond;
 mod socket;
+mod stream;
 mod streams;
 pub mod summary;
 mod target;
 mod tasks;
+pub mod tls;
 
 use crate::manifest::HostConfig;
 use crate::receipt::{Outcome, Receipt};
@@ -41,6 +43,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use summary::Summary;
 use tasks::Tasks;
+use tls::Tls;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -154,7 +157,12 @@ pub struct Served {
 }
 
 /// Serves until `stop` completes, or until it would be unsafe to go on; then lets requests finish for `shutdown-grace`.
-pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Output = ()>) -> Served {
+pub async fn serve(
+    host: Arc<Host>,
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    stop: impl Future<Output = ()>,
+) -> Served {
     // A set stops what is in it when it is dropped, at the end of this function.
     let mut sweeper = JoinSet::new();
     sweeper.spawn(sweep(Arc::clone(&host)));
@@ -182,7 +190,8 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone());
+                let connection =
+                    serve_connection(Arc::clone(&host), tls.clone(), stream, Ends { peer, local }, draining.clone());
                 host.tasks.spawn(async move {
                     connection.await;
                     drop(place);
@@ -196,7 +205,13 @@ pub async fn serve(host: Arc<Host>, listener: TcpListener, stop: impl Future<Out
     };
     host.draining.store(true, Ordering::Release);
     for (stream, peer) in accept_the_rest(listener) {
-        host.tasks.spawn(serve_connection(Arc::clone(&host), stream, Ends { peer, local }, draining.clone()));
+        host.tasks.spawn(serve_connection(
+            Arc::clone(&host),
+            tls.clone(),
+            stream,
+            Ends { peer, local },
+            draining.clone(),
+        ));
     }
     let _ = drain.send(true);
     let cut_off = match host.tasks.finish_within(host.settings.shutdown_grace).await {

@@ -1,5 +1,6 @@
 //! `fnhost up`
 
+use super::certificates::Certificates;
 use super::handover::{self, Handed, Offer};
 use super::logging::{self, Format, Logging};
 use super::progress::Waiting;
@@ -12,6 +13,7 @@ use crate::platform;
 use crate::release::deploy::Deployments;
 use crate::runtime::engine::Haste;
 use crate::server::admin::{self, Admin, Token};
+use crate::server::tls::Tls;
 use crate::server::{self, Host, Served};
 use crate::storage::logs::LogStore;
 use anyhow::{Context as _, bail, ensure};
@@ -134,6 +136,7 @@ async fn serve(
     // What can be refused at once comes before a build: ports above all.
     let taken = if args.take_over { handover::take_over(&settings.state)? } else { None };
     let (predecessor, handed) = taken.unzip();
+    let tls = open_tls(&settings)?;
     let ports = Ports::take(&settings, handed, args.insecure_admin)?;
     let Some((stop, mut first)) = build_first(args, manifest.as_ref()).await? else { return Ok(()) };
     // In the live loop, whoever has saved a file waits for it.
@@ -147,7 +150,7 @@ async fn serve(
     let reloader = manifest.map(|manifest| Reloader::new(manifest, first, &deployments, watch)).transpose()?;
     let Listening { http, admin } = ports.listen()?;
     let address = http.local_addr()?;
-    announce("listening on", address);
+    announce("listening on", if tls.is_some() { "https" } else { "http" }, address);
     let host = Host::new(Arc::clone(&deployments), settings.clone(), logging.receipts.take(), logs)?;
     let offer = Offer::new(&deployments, [Some(http.as_fd()), admin.as_ref().map(AsFd::as_fd)].into_iter().flatten())
         .inspect_err(|error| tracing::warn!("this host cannot be taken over: {error:#}"));
@@ -155,9 +158,12 @@ async fn serve(
     let (mut beside, mut admin_api) = (JoinSet::new(), JoinSet::new());
     let (leave_admin, leave_loop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     if let Some((listener, token)) = admin.zip(token) {
-        announce("admin on", listener.local_addr()?);
+        announce("admin on", "http", listener.local_addr()?);
         let leave = Arc::clone(&leave_admin).notified_owned();
         admin_api.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener, leave));
+    }
+    if let Some(tls) = &tls {
+        beside.spawn(Certificates::new(Arc::clone(tls))?.run());
     }
     match reloader {
         Some(reloader) => beside.spawn(reloader.run(Arc::clone(&host), Arc::clone(&leave_loop))),
@@ -183,7 +189,7 @@ async fn serve(
         leave_loop.notify_one();
         tell_manager(NotifyState::Stopping);
     };
-    let served = server::serve(Arc::clone(&host), http, stop).await;
+    let served = server::serve(Arc::clone(&host), http, tls, stop).await;
     // Those who follow what happens are told that it ends, when it has.
     leave_admin.notify_one();
     admin_api.join_all().await;
@@ -256,6 +262,15 @@ async fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
          clear its sandboxes in another way",
     );
     Ok(())
+}
+
+/// TLS, if it is to be spoken.
+fn open_tls(settings: &HostConfig) -> anyhow::Result<Option<Arc<Tls>>> {
+    if settings.certificates.is_empty() {
+        return Ok(None);
+    }
+    let tls = Tls::open(&settings.certificates).context("the certificates of [host.tls] cannot be used")?;
+    Ok(Some(Arc::new(tls)))
 }
 
 /// Leaves some of the files that may be open to what is no connection of a client: a half, and at the most so many.
@@ -353,8 +368,8 @@ impl Ports {
 }
 
 /// A line on stdout: whoever started the host may be waiting for it. It can be called from here on.
-fn announce(what: &str, address: SocketAddr) {
-    super::print(&format!("{what} http://{address}\n"));
+fn announce(what: &str, scheme: &str, address: SocketAddr) {
+    super::print(&format!("{what} {scheme}://{address}\n"));
 }
 
 /// Tells a service manager that waits for it (`sd_notify(3)`).

@@ -4,6 +4,7 @@
 
 mod data;
 mod middleware;
+mod tls;
 
 use super::data::DataSpec;
 use super::diagnostic::Diagnostic;
@@ -121,6 +122,7 @@ pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnos
         ),
         trusted_proxies: networks(file.trusted_proxies, errors),
         proxy_protocol: networks(file.proxy_protocol, errors),
+        certificates: tls::check(file.tls, folder, errors),
         header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
         body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),
         idle_timeout: duration(file.idle_timeout.as_ref(), default.idle_timeout, errors),

@@ -6,12 +6,14 @@
 
 pub(super) mod data;
 pub(super) mod middleware;
+pub(super) mod tls;
 
 use super::diagnostic::{Diagnostic, did_you_mean};
 use data::{DataFile, FilesFile};
 use middleware::MiddlewareFile;
 use std::cell::RefCell;
 use std::ops::Range;
+use tls::TlsFile;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -54,6 +56,7 @@ pub(super) struct HostFile {
     pub(super) server_timing: Option<Spanned<bool>>,
     pub(super) keep_releases: Option<Spanned<i64>>,
     pub(super) max_component: Option<Spanned<String>>,
+    pub(super) tls: Option<TlsFile>,
     pub(super) observe: ObserveFile,
     pub(super) tariff: Option<TariffFile>,
 }
@@ -162,6 +165,7 @@ fn read_document(mut table: Table<'_>) -> ManifestFile {
 }
 
 fn read_host(mut table: Table<'_>) -> HostFile {
+    let tls_span = table.entries.get("tls").map(Spanned::span).unwrap_or_default();
     let host = HostFile {
         listen: table.string("listen"),
         admin: table.string("admin"),
@@ -181,6 +185,7 @@ fn read_host(mut table: Table<'_>) -> HostFile {
         server_timing: table.boolean("server-timing"),
         keep_releases: table.integer("keep-releases"),
         max_component: table.string("max-component"),
+        tls: table.table("tls").map(|table| tls::read(table, tls_span)),
         ..HostFile::default()
     };
     table.finish();

@@ -10,10 +10,13 @@ use super::places::Place;
 use super::progress::{Patience, Progress, Stall, Watch};
 use super::proxy;
 use super::socket::{Socket, SocketView};
+use super::stream::Stream;
 use super::streams::StreamTasks;
+use super::tls::Tls;
 use crate::network::Network;
 use crate::runtime::response::Remains;
 use http::Version;
+use http::uri::Scheme;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -62,6 +65,8 @@ pub(super) struct Ends {
 /// What is known of a connection besides its bytes. One for all its requests.
 pub(super) struct Peer {
     pub(super) ends: Ends,
+    /// What its requests are asked by.
+    pub(super) scheme: Scheme,
     pub(super) socket: SocketView,
     pub(super) progress: Arc<Progress>,
     requests: AtomicU64,
@@ -81,9 +86,10 @@ struct Late {
 }
 
 impl Peer {
-    fn new(socket: SocketView, progress: Arc<Progress>, ends: Ends) -> Self {
+    fn new(socket: SocketView, progress: Arc<Progress>, ends: Ends, scheme: Scheme) -> Self {
         Self {
             ends,
+            scheme,
             socket,
             progress,
             requests: AtomicU64::new(0),
@@ -182,6 +188,19 @@ fn admit(host: &Host, client: IpAddr) -> Option<Option<Place>> {
     place.map(Some)
 }
 
+/// What comes on `stream`, as it is meant. Nothing, if there is no understanding in time; nobody waits for that but this connection.
+async fn secure(host: &Host, tls: Option<&Tls>, stream: TcpStream) -> Option<Stream> {
+    let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
+    match tokio::time::timeout(host.settings.header_timeout, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "no handshake");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 fn contains(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
 }
@@ -189,6 +208,7 @@ fn contains(networks: &[Network], address: IpAddr) -> bool {
 /// Serves `stream` to its end, or until `draining` becomes true and what was asked by then is answered.
 pub(super) async fn serve_connection(
     host: Arc<Host>,
+    tls: Option<Arc<Tls>>,
     mut stream: TcpStream,
     ends: Ends,
     mut draining: watch::Receiver<bool>,
@@ -196,11 +216,13 @@ pub(super) async fn serve_connection(
     let _open = Open::count(&host);
     let Some(ends) = introduce(&host, &mut stream, ends).await else { return };
     let Some(_place) = admit(&host, ends.peer.ip()) else { return };
+    let Some(stream) = secure(&host, tls.as_deref(), stream).await else { return };
+    let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
     let patience = Patience::of(&host.settings);
     let builder = connection_builder(StreamTasks(Arc::clone(&host)));
     let progress = Arc::new(Progress::begin());
     let socket = Socket::new(stream, Arc::clone(&host.turns), Arc::clone(&progress), patience.write);
-    let peer = Arc::new(Peer::new(socket.view(), progress, ends));
+    let peer = Arc::new(Peer::new(socket.view(), progress, ends, scheme));
     let _last = EndsLate(Arc::clone(&peer));
     let service = service_fn(|request| {
         peer.note_request(request.version());

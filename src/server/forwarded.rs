@@ -35,7 +35,7 @@ impl Client {
     /// The client behind a request of `peer`; and has `headers` say that, and no more.
     pub(super) fn of(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) -> Self {
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-        let mut client = Self { address: peer.ends.peer.ip().to_canonical(), scheme: Scheme::HTTP };
+        let mut client = Self { address: peer.ends.peer.ip().to_canonical(), scheme: peer.scheme.clone() };
         if is_trusted(client.address) {
             for hop in hops(headers).into_iter().take(HOPS_MAX) {
                 // Who hides its client, or does not know it, is as far as can be seen.

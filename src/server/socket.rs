@@ -2,6 +2,7 @@
 
 use super::frames::FrameMeter;
 use super::progress::Progress;
+use super::stream::Stream;
 use crate::platform;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -41,7 +42,7 @@ pub(super) struct Socket {
     /// The lock is never waited for: who reads, writes and looks are parts of one task, but for looks that can do
     /// without. It is what gives reading and writing the stream itself, which knows when a read took all there was;
     /// through a shared one, each request would cost a second read that finds nothing.
-    stream: Arc<Mutex<TcpStream>>,
+    stream: Arc<Mutex<Stream>>,
     /// Whether something was read that was not yet answered.
     asked: bool,
     /// How many answers had waited when this one's last did.
@@ -70,18 +71,18 @@ struct Signs {
 /// A look at a socket, which does not keep it open. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct SocketView {
-    stream: Weak<Mutex<TcpStream>>,
+    stream: Weak<Mutex<Stream>>,
     signs: Arc<Signs>,
 }
 
 impl Socket {
     /// What it does not write within `write_timeout` is the kernel's to give up on, also behind the end of this.
-    pub(super) fn new(stream: TcpStream, turns: Arc<Turns>, progress: Arc<Progress>, write_timeout: Duration) -> Self {
+    pub(super) fn new(stream: Stream, turns: Arc<Turns>, progress: Arc<Progress>, write_timeout: Duration) -> Self {
         // Small frames must not wait for the acknowledgement of the one before: some 40 ms each on Linux (Nagle).
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = stream.tcp().set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
-        platform::bound_unacknowledged(&stream, write_timeout);
+        platform::bound_unacknowledged(stream.tcp(), write_timeout);
         Self {
             stream: Arc::new(Mutex::new(stream)),
             asked: false,
@@ -99,7 +100,7 @@ impl Socket {
         SocketView { stream: Arc::downgrade(&self.stream), signs: Arc::clone(&self.signs) }
     }
 
-    fn stream(&self) -> MutexGuard<'_, TcpStream> {
+    fn stream(&self) -> MutexGuard<'_, Stream> {
         lock(&self.stream)
     }
 
@@ -122,7 +123,7 @@ impl Socket {
     }
 }
 
-fn lock(stream: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
+fn lock(stream: &Mutex<Stream>) -> MutexGuard<'_, Stream> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -140,7 +141,7 @@ impl SocketView {
     /// Whether the client has closed its end, though there may be bytes of it that were not read yet: a connection that
     /// waits for its guest to take an upload does not read, and would not notice.
     pub(super) fn client_left(&self) -> bool {
-        self.stream.upgrade().is_none_or(|socket| platform::peer_closed(&*lock(&socket)))
+        self.stream.upgrade().is_none_or(|socket| platform::peer_closed(lock(&socket).tcp()))
     }
 
     /// Whether the client is still sending the body of its last request, as far as it was read.
@@ -151,7 +152,7 @@ impl SocketView {
     /// Has the client see a reset in place of an end, when this is closed.
     pub(super) fn reset_on_close(&self) {
         if let Some(socket) = self.stream.upgrade()
-            && let Err(error) = rustix::net::sockopt::set_socket_linger(&*lock(&socket), Some(Duration::ZERO))
+            && let Err(error) = rustix::net::sockopt::set_socket_linger(lock(&socket).tcp(), Some(Duration::ZERO))
         {
             tracing::debug!(%error, "no SO_LINGER");
         }
@@ -209,8 +210,14 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = self.stream();
+        let flushed = Pin::new(&mut *stream).poll_flush(cx);
+        if stream.is_tls() {
+            // What TLS has taken is not what its client has: that shows here.
+            self.progress.note_blocked(flushed.is_pending());
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -224,7 +231,7 @@ impl AsyncWrite for Socket {
             self.linger = Some(Linger::begin());
         }
         let Self { stream, linger: Some(linger), .. } = &mut *self else { return Poll::Ready(Ok(())) };
-        linger.poll(&mut lock(stream), cx).map(Ok)
+        linger.poll(lock(stream).tcp_mut(), cx).map(Ok)
     }
 }
 

@@ -62,6 +62,7 @@ mod streaming;
 mod support;
 mod survival;
 mod tidy;
+mod tls;
 mod traces;
 mod usage;
 mod wasi03;

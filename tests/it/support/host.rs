@@ -112,10 +112,11 @@ impl TestHost {
         let mut announced = |what: &str| -> Result<SocketAddr, String> {
             let mut line = String::new();
             stdout.read_line(&mut line).unwrap();
-            line.trim().strip_prefix(what).and_then(|address| address.parse().ok()).ok_or(line)
+            let address = line.trim().strip_prefix(what).and_then(|url| url.split_once("://"));
+            address.and_then(|(_, address)| address.parse().ok()).ok_or(line)
         };
-        let (address, admin) = match announced("listening on http://") {
-            Ok(address) => (address, announced("admin on http://").ok()),
+        let (address, admin) = match announced("listening on ") {
+            Ok(address) => (address, announced("admin on ").ok()),
             Err(line) => {
                 let _ = child.wait();
                 panic!("the host did not start; stdout: {line:?}, stderr:\n{}", log.text());
