@@ -54,7 +54,7 @@ def chains(build):
         for links, measured in found.items():
             ratios = [each.cpu / alone.cpu for each, alone in zip(measured, found[0])]
             ratio = statistics.median(ratios)
-            rows.append((version, links, f"{statistics.median(each.rate for each in measured):,.0f}",
+            rows.append((version, str(links), f"{statistics.median(each.rate for each in measured):,.0f}",
                          f"{statistics.median(each.cpu for each in measured):.1f}", f"{ratio:.2f}",
                          f"{min(ratios):.2f} to {max(ratios):.2f}", f"{(ratio - 1) / links:.2f}" if links else ""))
     return Table(("WASI", "components before it", "requests/s", "CPU µs/request", "of none", "least and most", "each adds"), rows,

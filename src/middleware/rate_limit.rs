@@ -221,6 +221,22 @@ mod tests {
     }
 
     #[test]
+    fn many_at_once_get_no_more_than_one_would() {
+        let spec = RateLimitSpec { requests: 1000, per: Duration::from_secs(1), burst: 100, by: RateLimitKey::Client };
+        let limit = RateLimit::new(&Name::new("limit").unwrap(), &spec);
+        let began = std::time::Instant::now();
+        let client = || std::iter::repeat(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let hammer = || admitted(&limit, client().take_while(|_| began.elapsed() < Duration::from_millis(300)));
+        let all: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(hammer)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        // The burst, and one for each millisecond. A machine that is busy may not ask in time for all of them.
+        let most = 101 + usize::try_from(began.elapsed().as_millis()).unwrap();
+        assert!((200..=most).contains(&all), "{all} of {most}");
+    }
+
+    #[test]
     fn more_clients_than_are_kept_share_what_is_left() {
         let limit = limit(1, 1, RateLimitKey::Client);
         let clients = || (0..300_000).map(|number: u32| IpAddr::V4(Ipv4Addr::from_bits(number)));
