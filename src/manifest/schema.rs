@@ -113,6 +113,8 @@ struct Host {
     idle_timeout: Option<Time>,
     /// How long a client may take nothing of its answer.
     write_timeout: Option<Time>,
+    /// HTTPS in place of HTTP.
+    tls: Option<Tls>,
     /// How long requests may go on once the host was asked to stop.
     shutdown_grace: Option<Time>,
     /// Whether responses carry `Server-Timing`.
@@ -121,6 +123,25 @@ struct Host {
     keep_releases: Option<Count>,
     /// The largest component that can be deployed.
     max_component: Option<Size>,
+}
+
+/// HTTPS, with a certificate for each name.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Tls {
+    /// The certificates, which are read again when their files change.
+    #[schemars(length(min = 1))]
+    certificates: Vec<Certificate>,
+}
+
+/// A certificate, and its key.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+struct Certificate {
+    /// A PEM file of the certificate and of those that lead from it to an authority.
+    cert: String,
+    /// A PEM file of its private key.
+    key: String,
 }
 
 /// What is kept and told of requests.

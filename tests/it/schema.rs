@@ -107,9 +107,11 @@ fn much_of_what_is_wrong_is_seen_while_it_is_typed() {
 }
 
 /// Each table of functions.toml: where it is in the schema, and a file that has a key there that nobody knows.
-const PLACES: [(&str, &str); 26] = [
+const PLACES: [(&str, &str); 28] = [
     ("", "zzzzzzzz = 1"),
     ("Host", "[host]\nzzzzzzzz = 1"),
+    ("Tls", "[host.tls]\nzzzzzzzz = 1"),
+    ("Certificate", "[[host.tls.certificates]]\nzzzzzzzz = 1"),
     ("Observe", "[observe]\nzzzzzzzz = 1"),
     ("Tariff", "[tariff]\nzzzzzzzz = 1"),
     ("Limits", "[limits]\nzzzzzzzz = 1"),
