@@ -32,7 +32,7 @@ impl Certificates {
         let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         loop {
             if let Some(watch) = &mut self.watch {
-                watch.set(self.tls.files());
+                watch.set(self.tls.files(), std::iter::empty());
             }
             let changed = async {
                 match &self.watch {
