@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
             terminate.recv().await;
         };
         let host = Host::new(deployments, manifest.host.clone(), None, None)?;
-        server::serve(host, listener, stop).await;
+        server::serve(host, listener, None, stop).await;
         Ok(())
     })
 }
