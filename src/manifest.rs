@@ -151,7 +151,7 @@ impl Default for HostConfig {
             loaded_functions: 10_000,
             connections: 10_000,
             connections_per_client: 1000,
-            requests_per_connection: 10_000,
+            requests_per_connection: 1_000_000,
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
             certificates: Vec::new(),

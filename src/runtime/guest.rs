@@ -9,7 +9,8 @@ use crate::receipt::Outcome;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::time::Sleep;
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 use wasmtime_wasi::I32Exit;
 
 /// Why a request got no answer from its guest, or not all of one.
@@ -76,6 +77,8 @@ impl InvokeError {
     }
 }
 
+/// By how much a limit has to be nearer for a timer that is set to be set anew: reading the clock twice is not that.
+const EARLIER: Duration = Duration::from_millis(1);
 /// The most bytes of a trap's text, which has names from the guest's own file in it.
 const TRAP_TEXT_BYTES_MAX: usize = 8 << 10;
 /// The most bytes of what a guest says of its own failure.
@@ -136,7 +139,12 @@ impl Guest {
                 Ok(None) => return Poll::Pending,
                 Err(stop) => return Poll::Ready(InvokeError::of_stop(stop)),
             };
-            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            let until = Instant::now() + left;
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            // It was set while the guest waited for something else, and now it waits for its upload.
+            if sleep.deadline() > until + EARLIER {
+                sleep.as_mut().reset(until);
+            }
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }

@@ -16,13 +16,13 @@ use std::task::{Context, Poll, ready};
 /// A guest's body, held to the length that its head promised.
 pub(super) struct Promised {
     body: GuestBody,
-    promised: Option<u64>,
+    length: Option<u64>,
     given: u64,
 }
 
 impl Promised {
-    pub(super) fn new(body: GuestBody, promised: Option<u64>) -> Self {
-        Self { body, promised, given: 0 }
+    pub(super) fn new(body: GuestBody, length: Option<u64>) -> Self {
+        Self { body, length, given: 0 }
     }
 }
 
@@ -34,7 +34,7 @@ impl Body for Promised {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose()?;
         self.given += frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
         let given = self.given;
-        match self.promised {
+        match self.length {
             Some(promised) if given > promised || (frame.is_none() && given < promised) => {
                 let unfit = Unfit::Body { promised, given };
                 Poll::Ready(Some(Err(InvokeError::GuestError(unfit.to_string()))))

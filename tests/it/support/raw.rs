@@ -49,6 +49,8 @@ impl RawClient {
     }
 
     fn over(stream: TcpStream) -> Self {
+        // What is sent piece by piece should come so, and at once.
+        stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Self { stream, ahead: Vec::new() }
