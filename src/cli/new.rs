@@ -117,16 +117,23 @@ pub(super) fn add(args: &AddArgs) -> anyhow::Result<()> {
     let template = args.template.choose()?;
     refuse_reserved(template, &name)?;
     let addition = following(manifest.source(), &template.entries(&name));
-    // Looked at before anything is written: what it would be is to be as good as it was.
-    Manifest::parse(file, format!("{}{addition}", manifest.source()))
-        .map_err(|error| anyhow!("{} would not do with `{name}` added, and is as it was:\n{error}", file.display()))?;
+    if template == Template::Middleware {
+        // The file will do when a function lists it, and where it is to stand is for people to say.
+        let taken = manifest.middleware.iter().any(|spec| spec.name == name);
+        ensure!(!taken, "{} has the middleware `{name}` already", file.display());
+    } else {
+        // Looked at before anything is written: what it would be is to be as good as it was.
+        Manifest::parse(file, format!("{}{addition}", manifest.source())).map_err(|error| {
+            anyhow!("{} would not do with `{name}` added, and is as it was:\n{error}", file.display())
+        })?;
+    }
     let written = templates::write_function(template, &name, &folder)?;
     append(file, &addition).with_context(|| format!("cannot write to {}", file.display()))?;
     written.keep();
     super::print(&format!("made {}, and added it to {}\n", folder.display(), file.display()));
     warn_of_missing(file);
     if template == Template::Middleware {
-        super::print(&format!("next: name it in a function's `middleware = [\"{name}\"]`, then: fnhost up\n"));
+        super::print(&format!("next: list it in `middleware = [\"{name}\"]` of a function, then: fnhost up\n"));
     } else {
         super::print(&format!("next: fnhost up; it answers at /{name}\n"));
     }
