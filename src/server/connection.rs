@@ -4,6 +4,7 @@
 //! wait in `progress`.
 
 use super::Host;
+use super::forwarded::{Client, Said};
 use super::ingress;
 use super::observe::Finished;
 use super::places::Place;
@@ -65,8 +66,9 @@ pub(super) struct Ends {
 /// What is known of a connection besides its bytes. One for all its requests.
 pub(super) struct Peer {
     pub(super) ends: Ends,
-    /// What its requests are asked by.
-    pub(super) scheme: Scheme,
+    /// Whoever connected, and what guests are told of it: nearly always that is who asks, so it is written once.
+    pub(super) client: Client,
+    pub(super) said: Said,
     pub(super) socket: SocketView,
     pub(super) progress: Arc<Progress>,
     requests: AtomicU64,
@@ -87,9 +89,11 @@ struct Late {
 
 impl Peer {
     fn new(socket: SocketView, progress: Arc<Progress>, ends: Ends, scheme: Scheme) -> Self {
+        let client = Client::connected(ends.peer.ip(), scheme);
         Self {
             ends,
-            scheme,
+            said: client.said(),
+            client,
             socket,
             progress,
             requests: AtomicU64::new(0),

@@ -31,42 +31,59 @@ struct Hop {
     scheme: Option<Scheme>,
 }
 
+/// The headers that say who a client is.
+#[derive(Debug)]
+pub(super) struct Said([(HeaderName, HeaderValue); 3]);
+
 impl Client {
+    /// Whoever connected.
+    pub(super) fn connected(address: IpAddr, scheme: Scheme) -> Self {
+        Self { address: address.to_canonical(), scheme }
+    }
+
     /// The client behind a request of `peer`; and has `headers` say that, and no more.
     pub(super) fn of(headers: &mut HeaderMap, peer: &Peer, trusted: &[Network]) -> Self {
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-        let mut client = Self { address: peer.ends.peer.ip().to_canonical(), scheme: peer.scheme.clone() };
-        if is_trusted(client.address) {
-            for hop in hops(headers).into_iter().take(HOPS_MAX) {
-                // Who hides its client, or does not know it, is as far as can be seen.
-                let Some(address) = hop.client else { break };
-                client = Self { address, scheme: hop.scheme.unwrap_or(Scheme::HTTP) };
-                if !is_trusted(address) {
-                    break;
-                }
+        let mut client = peer.client.clone();
+        if !is_trusted(client.address) {
+            peer.said.write(headers);
+            return client;
+        }
+        for hop in hops(headers).into_iter().take(HOPS_MAX) {
+            // Who hides its client, or does not know it, is as far as can be seen.
+            let Some(address) = hop.client else { break };
+            client = Self { address, scheme: hop.scheme.unwrap_or(Scheme::HTTP) };
+            if !is_trusted(address) {
+                break;
             }
         }
-        client.write(headers);
+        client.said().write(headers);
         client
     }
 
+    /// What guests are told of it.
+    pub(super) fn said(&self) -> Said {
+        let address = self.address.to_string();
+        // An address of IPv6 has colons, for which it is quoted (RFC 7239, 6).
+        let node = if self.address.is_ipv6() { format!("\"[{address}]\"") } else { address.clone() };
+        // Whatever an address or a scheme is written with, a header can carry.
+        let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        Said([
+            (FORWARDED, value(format!("for={node};proto={}", self.scheme))),
+            (X_FORWARDED_FOR, value(address)),
+            (X_FORWARDED_PROTO, value(self.scheme.to_string())),
+        ])
+    }
+}
+
+impl Said {
     fn write(&self, headers: &mut HeaderMap) {
         let is_said = |name: &&HeaderName| name.as_str().starts_with(X_FORWARDED) || **name == X_REAL_IP;
         while let Some(name) = headers.keys().find(is_said).cloned() {
             headers.remove(name);
         }
-        let address = self.address.to_string();
-        // An address of IPv6 has colons, for which it is quoted (RFC 7239, 6).
-        let node = if self.address.is_ipv6() { format!("\"[{address}]\"") } else { address.clone() };
-        let said = [
-            (FORWARDED, format!("for={node};proto={}", self.scheme)),
-            (X_FORWARDED_FOR, address),
-            (X_FORWARDED_PROTO, self.scheme.to_string()),
-        ];
-        for (name, value) in said {
-            if let Ok(value) = HeaderValue::from_str(&value) {
-                headers.insert(name, value);
-            }
+        for (name, value) in &self.0 {
+            headers.insert(name, value.clone());
         }
     }
 }
