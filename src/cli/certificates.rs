@@ -26,14 +26,14 @@ impl Certificates {
         Ok(Self { tls, watch, hangup: signal(SignalKind::hangup())? })
     }
 
-    /// Looks for as long as it is polled.
+    /// Looks for as long as it is polled: at first too, for what has changed since they were read was watched by nobody.
     pub(super) async fn run(mut self) {
-        self.tls.warn_of_ends();
         let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
         loop {
             if let Some(watch) = &mut self.watch {
                 watch.set(self.tls.files(), std::iter::empty());
             }
+            self.look().await;
             let changed = async {
                 match &self.watch {
                     Some(watch) => watch.changed().await,
@@ -45,15 +45,19 @@ impl Certificates {
                 told = self.hangup.recv() => if told.is_none() { return },
                 _ = looks.tick() => {}
             }
-            let tls = Arc::clone(&self.tls);
-            let read = tokio::task::spawn_blocking(move || tls.reload().map_err(|error| error.to_string())).await;
-            match read.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(()) => tracing::info!("the certificates were read again"),
-                Err(error) => {
-                    tracing::error!("the new certificates are not served, and those before still are: {error}");
-                }
-            }
-            self.tls.warn_of_ends();
         }
+    }
+
+    async fn look(&self) {
+        let tls = Arc::clone(&self.tls);
+        let read = tokio::task::spawn_blocking(move || tls.reload().map_err(|error| error.to_string())).await;
+        match read.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(true) => tracing::info!("new certificates are served"),
+            Ok(false) => tracing::debug!("the certificates are as they were"),
+            Err(error) => {
+                tracing::error!("the new certificates are not served, and those before still are: {error}");
+            }
+        }
+        self.tls.warn_of_ends();
     }
 }

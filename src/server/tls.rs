@@ -71,10 +71,12 @@ impl Tls {
         self.certificates.files.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()])
     }
 
-    /// Reads them again, and serves by what is there now; or else by what was.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        self.certificates.live.store(Arc::new(Loaded::read(&self.certificates.files)?));
-        Ok(())
+    /// Reads them again, and serves by what is there now; or else by what was. Whether any is another than before.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let read = Loaded::read(&self.certificates.files)?;
+        let before = self.certificates.live.swap(Arc::new(read));
+        let chains = |loaded: &Loaded| loaded.entries.iter().map(|entry| entry.key.cert.clone()).collect::<Vec<_>>();
+        Ok(chains(&before) != chains(&self.certificates.live.load()))
     }
 
     /// Warns of each certificate that comes to its end soon, or has.
