@@ -18,6 +18,7 @@ mod limiter;
 mod meter;
 pub mod pool;
 pub mod probe;
+mod recompiled;
 pub mod response;
 mod sandbox;
 mod text;

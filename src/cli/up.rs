@@ -140,7 +140,7 @@ async fn serve(
     let ports = Ports::take(&settings, handed, args.insecure_admin)?;
     let Some((stop, mut first)) = build_first(args, manifest.as_ref()).await? else { return Ok(()) };
     // In the live loop, whoever has saved a file waits for it.
-    let haste = if first.is_some() { Haste::SomebodyWaits } else { Haste::BesideRequests };
+    let haste = if first.is_some() { Haste::SomebodyEdits } else { Haste::BesideRequests };
     let deployments = Arc::new(Deployments::open(&settings, haste)?);
     let logs = keep_logs(&settings, &logging)?;
     let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;

@@ -5,6 +5,7 @@
 //! because a pool is sized from what the compiled components need ([`Engines`]).
 
 use super::pool::{Needs, Pool};
+use super::recompiled::Recompiled;
 use super::response::Streams;
 use crate::platform;
 use crate::receipt::Kind;
@@ -40,6 +41,8 @@ pub enum Haste {
     BesideRequests,
     /// A person waits for nothing else.
     SomebodyWaits,
+    /// The same, again and again: somebody edits, and most of what is compiled was compiled before.
+    SomebodyEdits,
 }
 
 /// The engines that compile. They allocate nothing and run nothing.
@@ -53,12 +56,20 @@ pub struct Compilers {
 impl Compilers {
     /// Compilers with the host's settings.
     pub fn new(haste: Haste) -> Result<Self, EngineError> {
-        let engine = |concurrent| Engine::new(&config(concurrent)).map_err(EngineError::Wasmtime);
+        let recompiled = (haste == Haste::SomebodyEdits).then(Arc::<Recompiled>::default);
+        let engine = |concurrent| {
+            let mut config = config(concurrent);
+            if let Some(recompiled) = &recompiled {
+                config.enable_incremental_compilation(Arc::<Recompiled>::clone(recompiled))?;
+            }
+            Engine::new(&config)
+        };
+        let engine = |concurrent| engine(concurrent).map_err(EngineError::Wasmtime);
         let threads = rayon::ThreadPoolBuilder::new()
             .thread_name(|number| format!("compiler-{number}"))
             .start_handler(move |_| match haste {
                 Haste::BesideRequests => platform::yield_to_other_threads(),
-                Haste::SomebodyWaits => {}
+                Haste::SomebodyWaits | Haste::SomebodyEdits => {}
             })
             .build()?;
         Ok(Self { plain: engine(false)?, concurrent: engine(true)?, threads })
