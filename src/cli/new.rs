@@ -1,9 +1,9 @@
 //! `fnhost new` and `fnhost add`: an app, or a function of one, from a template.
 
 use super::{ManifestArgs, warn};
-use crate::authoring::build;
 use crate::authoring::templates::{self, Template};
-use crate::manifest::Manifest;
+use crate::authoring::{build, editor};
+use crate::manifest::{HostConfig, Manifest};
 use crate::names::Name;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::builder::PossibleValue;
@@ -94,6 +94,10 @@ pub(super) fn new(args: &NewArgs) -> anyhow::Result<()> {
     let template = args.template.choose()?;
     refuse_reserved(template, &name)?;
     templates::write_app(template, &name, &folder)?.keep();
+    // The app is there without it.
+    if let Err(error) = editor::write_schema(&folder.join(HostConfig::default().state)) {
+        warn(&format!("editors will not know what may stand in functions.toml: {error}"));
+    }
     super::print(&format!("made {}\n", args.folder.display()));
     warn_of_missing(&folder.join(super::DEFAULT_FILE));
     let here = std::env::current_dir().is_ok_and(|here| here == folder);

@@ -7,6 +7,7 @@ use super::progress::Waiting;
 use super::rebuild::FirstBuild;
 use super::reload::{self, Reloader};
 use super::{DEFAULT_FILE, build};
+use crate::authoring::editor;
 use crate::authoring::watch::FileWatch;
 use crate::manifest::{Described, HostConfig, Manifest, ManifestError};
 use crate::platform;
@@ -142,6 +143,11 @@ async fn serve(
     // In the live loop, whoever has saved a file waits for it.
     let haste = if first.is_some() { Haste::SomebodyEdits } else { Haste::BesideRequests };
     let deployments = Arc::new(Deployments::open(&settings, haste)?);
+    if first.is_some()
+        && let Err(error) = editor::write_schema(&settings.state)
+    {
+        tracing::debug!(%error, "the schema of functions.toml is not in the state folder");
+    }
     let logs = keep_logs(&settings, &logging)?;
     let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
     let no_file = reload::without_file()?;

@@ -153,8 +153,15 @@ fn every_file_of_the_templates_is_written_and_no_placeholder_is_left() {
         let folder = folder();
         succeeded(&run(folder.path(), &["new", "x", "--template", &name]));
         let sources: BTreeSet<String> = files(&template.path()).into_iter().map(|file| put(&file)).collect();
-        let written: BTreeSet<String> = files(&folder.path().join("x")).into_iter().collect();
+        let mut written: BTreeSet<String> = files(&folder.path().join("x")).into_iter().collect();
+        // For editors, and no part of what is kept of the app.
+        let schema = ".fnhost/functions.schema.json";
+        assert!(written.remove(schema));
         assert_eq!(written, sources, "{name}");
+        let manifest = std::fs::read_to_string(folder.path().join("x/functions.toml")).unwrap();
+        assert_eq!(manifest.lines().next().and_then(|line| line.strip_prefix("#:schema ")), Some(schema), "{name}");
+        let printed = run(folder.path(), &["schema"]).stdout;
+        assert!(std::fs::read(folder.path().join("x").join(schema)).unwrap() == printed, "{name}");
         for file in written {
             let text = std::fs::read_to_string(folder.path().join("x").join(&file)).unwrap();
             let left = ["template-name", "template_name", "template-route"].map(|word| text.contains(word));

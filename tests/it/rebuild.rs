@@ -98,6 +98,8 @@ async fn a_saved_source_is_built_and_live() {
     let host = app.up();
     let first = host.get("/one/").await;
     assert_eq!((first.status.as_u16(), first.header("fnhost-release")), (200, "1"));
+    let schema = std::fs::read_to_string(app.path(".fnhost/functions.schema.json")).unwrap();
+    assert!(schema.contains("json-schema.org"), "editors are told of this version: {schema}");
     app.save("one", &makes("router"));
     let told = live(&host, 2);
     for step in ["build", "compile", "install"] {
