@@ -4,6 +4,7 @@
 //! holds it, then load and link. **Invariant:** nothing that can be known beforehand is left to a request, and every
 //! mistake in every function is reported, not the first alone.
 
+mod load;
 mod parts;
 
 use super::data::{AppData, Data};
@@ -12,13 +13,13 @@ use super::routes::RouteTable;
 use super::{Release, Route};
 use crate::manifest::{Diagnostic, FunctionSpec, HostConfig, Manifest, ManifestError, RoutePattern, Segment};
 use crate::names::Name;
-use crate::platform::{self, FileStamp};
+use crate::platform::FileStamp;
 use crate::receipt::Kind;
 use crate::receipt::totals::FunctionTotals;
-use crate::runtime::code::{self, CodeLoader, CodeSource, ComponentFile, Mapped, Residents};
+use crate::runtime::code::{self, CodeSource, ComponentFile, Mapped, Residents};
 use crate::runtime::component::{self, ComponentError};
 use crate::runtime::engine::{Compilers, EngineError, Engines, Haste};
-use crate::runtime::function::{Function, FunctionError, FunctionSettings};
+use crate::runtime::function::{Function, FunctionError};
 use crate::runtime::gate::HostGate;
 use crate::runtime::pool::Needs;
 use crate::storage::artifacts::{ArtifactError, ArtifactKey, Artifacts, Digest256};
@@ -27,9 +28,7 @@ use crate::storage::index::{Index, Known};
 use parts::Parts;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Why there is no release.
@@ -72,11 +71,6 @@ pub struct Silent;
 impl Progress for Silent {
     fn compiling(&self, _function: &FunctionSpec, _done: usize, _total: usize) {}
 }
-
-/// Mappings that one function's code takes: three, as seen in /proc/PID/maps, and one to spare.
-const MAPPINGS_EACH: usize = 4;
-/// Functions whose code is kept mapped, whatever the system allows.
-const LOADED_MIN: usize = 64;
 
 /// Makes a release of `manifest` from the files that it names, to be looked at or measured: it is not recorded.
 pub fn install(manifest: &Manifest, progress: &dyn Progress) -> Result<Release, InstallError> {
@@ -299,43 +293,6 @@ impl Installer {
         self.artifacts.prune(kinds.map(|(digest, kind)| self.key(digest, kind)));
     }
 
-    /// Where functions of such needs have room. Engines that have it not stay with the releases that run on them.
-    fn residents_for(&self, needs: &[(Kind, Needs)]) -> Result<Arc<Residents>, InstallError> {
-        let mut residents = lock(&self.residents);
-        let mut needs = needs.to_vec();
-        if let Some(residents) = &*residents {
-            if residents.engines().hold(&needs) {
-                return Ok(Arc::clone(residents));
-            }
-            tracing::info!("a larger pool of sandboxes is made");
-            needs.extend(residents.engines().needs());
-        }
-        let engines = Arc::new(Engines::new(self.settings.concurrency, &needs)?);
-        lock(&self.engines).push(Arc::downgrade(&engines));
-        let loaded_max = self.loaded_max(&engines);
-        let loader = CodeLoader::new(engines, Arc::clone(&self.compilers), self.artifacts.clone());
-        let made = Arc::new(Residents::new(loader.map_err(InstallError::Link)?, loaded_max, Arc::clone(&self.mapped)));
-        *residents = Some(Arc::clone(&made));
-        Ok(made)
-    }
-
-    /// How many functions have their code mapped at once. The system bounds mappings, and a process that has none left
-    /// fails in ways that nobody can mend, so a part of them is left for everything else.
-    fn loaded_max(&self, engines: &Engines) -> usize {
-        let wanted = self.settings.loaded_functions as usize;
-        let Some(mappings) = platform::mappings_max() else { return wanted };
-        let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_EACH;
-        // What sandboxes may take is the most that they ever would, so a few functions always have room.
-        let possible = possible.max(LOADED_MIN);
-        if wanted > possible {
-            tracing::info!(
-                "the code of {possible} functions at the most is kept mapped, for the system allows {mappings} mappings \
-                 (vm.max_map_count)",
-            );
-        }
-        wanted.min(possible)
-    }
-
     fn key(&self, component: Digest256, kind: Kind) -> ArtifactKey {
         ArtifactKey { component, kind: kind.as_str(), engine: self.compilers.compatibility(kind) }
     }
@@ -388,68 +345,6 @@ impl Installer {
         Ok(source(needs))
     }
 
-    /// Loads all, on every core: it is reading files and checking sums.
-    fn load_all(
-        &self,
-        manifest: &Manifest,
-        data: &AppData,
-        residents: &Arc<Residents>,
-        compiled: &[(&FunctionSpec, CodeSource)],
-    ) -> (Vec<Arc<Function>>, Vec<Diagnostic>) {
-        let eager = residents.make_room_for(compiled.iter().map(|(_, source)| source));
-        let loaded: Vec<OnceLock<Result<Arc<Function>, Diagnostic>>> =
-            compiled.iter().map(|_| OnceLock::new()).collect();
-        let next = AtomicUsize::new(0);
-        let load = |spec: &FunctionSpec, source: &CodeSource| {
-            let settings = self.function_settings(manifest, data, spec)?;
-            let function = Function::load(residents, self.host_gate.clone(), source.clone(), settings, eager);
-            function.map(Arc::new).map_err(|error| explain(spec, &error))
-        };
-        let work = || {
-            while let Some((slot, (spec, source))) = {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                loaded.get(at).zip(compiled.get(at))
-            } {
-                // Each slot is one thread's alone.
-                let _ = slot.set(load(spec, source));
-            }
-        };
-        thread::scope(|scope| {
-            let threads = thread::available_parallelism().map_or(1, usize::from).min(compiled.len());
-            for _ in 1..threads {
-                scope.spawn(work);
-            }
-            work();
-        });
-        let mut functions = Vec::with_capacity(compiled.len());
-        let mut errors = Vec::new();
-        for result in loaded.into_iter().filter_map(OnceLock::into_inner) {
-            match result {
-                Ok(function) => functions.push(function),
-                Err(diagnostic) => errors.push(diagnostic),
-            }
-        }
-        (functions, errors)
-    }
-
-    fn function_settings(
-        &self,
-        manifest: &Manifest,
-        data: &AppData,
-        spec: &FunctionSpec,
-    ) -> Result<FunctionSettings, Diagnostic> {
-        Ok(FunctionSettings {
-            app: manifest.name.clone(),
-            name: spec.name.clone(),
-            limits: spec.limits.clone(),
-            body_timeout: self.settings.body_timeout,
-            env: spec.env.clone(),
-            config: spec.config.clone(),
-            data: Arc::new(data.granted(&spec.data, manifest.is_upload())?),
-            outbound: spec.outbound.clone(),
-        })
-    }
-
     /// Opens the data of an app.
     pub fn open_data(&self, manifest: &Manifest) -> Result<AppData, InstallError> {
         self.data.open(manifest).map_err(|errors| InstallError::Refused(manifest.errors_at(errors)))
@@ -490,21 +385,6 @@ fn known(source: &CodeSource) -> Known {
 enum CompileError {
     Refused(Diagnostic),
     State(ArtifactError),
-}
-
-fn explain(spec: &FunctionSpec, error: &FunctionError) -> Diagnostic {
-    let message = format!("{} cannot be installed: {error}", spec.component.display());
-    match error {
-        FunctionError::Memory { .. } => {
-            Diagnostic::new(spec.memory_span.clone(), message).help("raise `memory` in its limits")
-        }
-        FunctionError::Import(_) => {
-            Diagnostic::new(spec.component_span.clone(), message).help("wit/world.wit lists what a function may import")
-        }
-        FunctionError::Pool(_) => Diagnostic::new(spec.component_span.clone(), message)
-            .help("split the component: fewer instances, memories or tables in one"),
-        FunctionError::Compile(_) | FunctionError::Load(_) => Diagnostic::new(spec.component_span.clone(), message),
-    }
 }
 
 fn make_route(
