@@ -27,7 +27,6 @@ RATE = 4000
 CLIENTS = 32
 # How long the host may take, behind the last end that a client saw, to be rid of all that it had of them.
 RID_SECONDS_MAX = 20
-SETTLE_SECONDS = 2
 TIMEOUTS = {"header-timeout": 15, "body-timeout": 17, "idle-timeout": 19, "write-timeout": 21}
 
 
@@ -60,8 +59,8 @@ NOTE = (
     "sees an end or a reset; to one that does not read none can come, so there it is the host's end that is closed, and then, when the kernel gives up "
     "what was not taken, gone (looked for ten times a second). No client closes: what the host keeps to take the rest of an upload in "
     f"(`lingering_close`) is under \"rid of all\". The load beside them is hello with {CLIENTS} connections at {RATE:,} requests/s for {SECONDS} s, "
-    f"before and during each of {WAVES} waves, and a failure would end the sweep. Memory is RSS {SETTLE_SECONDS} s after the host is rid of "
-    "all, against before the first wave. Uploads go to a guest that waits for them, and answers come from one that writes for ever, so "
+    f"during each of {WAVES} waves, and before and behind it, which p99 is held against; a failure would end the sweep. Memory is PSS behind such a "
+    "load. Uploads go to a guest that waits for them, and answers come from one that writes for ever, so "
     "a third of the connections has a sandbox each; `concurrency` is 2,000, and all other limits are as they come."
 )
 
@@ -86,46 +85,47 @@ def rows(build, scheme, tls):
     with servers.running(launch, SHARED) as server:
         url = server.url(path="/hello")
         measure(server, url, SHARED, connections=64, seconds=SECONDS)
-        before = account.memory(server.pid).rss
-        waves = []
+        alone, memory, waves = [p99(url)], [account.proportional(server.pid)], []
         for number in range(WAVES):
             say(f"{SPOKEN[scheme]}: wave {number + 1} of {WAVES}")
             waves.append(wave(server, url, scheme, ways))
+            # As before the first: behind a load, which has an allocator give back what it kept.
+            alone.append(p99(url))
+            memory.append(account.proportional(server.pid))
     spoken = SPOKEN[scheme]
-    return [*(closed_row(spoken, way, waves) for way in ways), closed_row(spoken, GONE, waves), *cost_rows(spoken, waves, before)]
+    return [*(closed_row(spoken, way, waves) for way in ways), closed_row(spoken, GONE, waves), *cost_rows(spoken, waves, alone, memory)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Wave:
     """What one wave came to."""
 
-    before: float    # hello's p99, microseconds
-    during: float
+    during: float    # hello's p99, microseconds
     opened: float    # seconds
     late: dict       # for each way, how late each was closed; nothing for what never was
     rid: float       # seconds from the last end until the host had nothing of them
-    memory: int
     computed: tuple  # CPU seconds that the host and the process that stalls took each second that all stood still, without the load
 
 
+def p99(url):
+    return load(url, SHARED, connections=CLIENTS, seconds=SECONDS, script=PACED)["p99"]
+
+
 def wave(server, url, scheme, ways):
-    before = load(url, SHARED, connections=CLIENTS, seconds=SECONDS, script=PACED)["p99"]
     idle = many.descriptors(server.pid)
     with stalling(server, scheme, ways) as staller:
         told = answer(staller)
         if told["until_first"] < SECONDS + 2:
             raise Failure(f"it took {told['took']:.1f} s until all stood still, so that the load would not see all of them")
         computed = idle_cores(server, staller)
-        during = load(url, SHARED, connections=CLIENTS, seconds=SECONDS, script=PACED)["p99"]
+        during = p99(url)
         late = answer(staller)
         rid = seconds_until(lambda: many.descriptors(server.pid) <= idle, RID_SECONDS_MAX)
-        time.sleep(SETTLE_SECONDS)
-        memory = account.memory(server.pid).rss
     for way in ways:
         early = [each for each in late[way.name] if each is not None and each < -0.1]
         if early:
             raise Failure(f"{way.what}: {len(early)} were closed up to {-min(early):.2f} s before their time")
-    return Wave(before, during, told["took"], late, rid, memory, computed)
+    return Wave(during, told["took"], late, rid, computed)
 
 
 def idle_cores(*processes):
@@ -177,21 +177,22 @@ def closed_row(spoken, way, waves):
             f"{min(late):+.2f} to {max(late):+.2f} s" if late else "")
 
 
-def cost_rows(spoken, waves, before):
-    ratios = [wave.during / wave.before for wave in waves]
-    alone = [wave.before for wave in waves]
-    grown = [wave.memory / before - 1 for wave in waves]
-    further = [wave.memory / waves[0].memory - 1 for wave in waves]
+def cost_rows(spoken, waves, alone, memory):
+    """`alone` is hello's p99 around each wave, `memory` that of the host behind it."""
+    ratios = [2 * wave.during / (before + behind) for wave, before, behind in zip(waves, alone, alone[1:])]
     rid, opened = [wave.rid for wave in waves], [wave.opened for wave in waves]
     return [
         (f"{spoken}: hello's p99 beside them", f"{statistics.median(alone):,.0f} µs ({min(alone):,.0f} to {max(alone):,.0f})", "2 × at the most",
          f"{statistics.median(ratios):.2f} ×", f"{min(ratios):.2f} to {max(ratios):.2f} ×"),
-        (f"{spoken}: memory afterwards", f"{before / 2**20:.1f} MiB", "within 10%", f"{grown[-1]:+.1%}",
-         f"{min(grown):+.1%} to {max(grown):+.1%}"),
-        (f"{spoken}: … against after the first wave", f"{waves[0].memory / 2**20:.1f} MiB", "within 10%", f"{further[-1]:+.1%}",
-         f"{min(further):+.1%} to {max(further):+.1%}"),
+        memory_row(f"{spoken}: memory afterwards", memory[0], memory[1:]),
+        memory_row(f"{spoken}: … against after the first wave", memory[1], memory[2:] or memory[1:]),
         (f"{spoken}: rid of all, behind the last end", "", "", f"{statistics.median(rid):.1f} s", f"{min(rid):.1f} to {max(rid):.1f} s"),
         *((f"{spoken}: CPU of {who} while all stand still", "", "", f"{statistics.median(each):.0%} of a core", f"{min(each):.0%} to {max(each):.0%}")
           for who, each in zip(("the host", "the clients"), zip(*(wave.computed for wave in waves)))),
         (f"{spoken}: until all stood still", "", "", f"{statistics.median(opened):.1f} s", f"{min(opened):.1f} to {max(opened):.1f} s"),
     ]
+
+
+def memory_row(what, before, behind):
+    grown = [each / before - 1 for each in behind]
+    return (what, f"{before / 2**20:.1f} MiB", "within 10%", f"{grown[-1]:+.1%}", f"{min(grown):+.1%} to {max(grown):+.1%}")
