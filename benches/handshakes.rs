@@ -4,8 +4,6 @@
 //! clients take for a handshake is three times what the server does; this one trusts whatever certificate it is shown, unread, so
 //! that a core of it can keep a core of a server busy.
 
-#![expect(clippy::disallowed_methods, reason = "what it spawns ends with the process")]
-
 use anyhow::{Context as _, ensure};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
