@@ -100,6 +100,19 @@ pub fn bound_unacknowledged(socket: impl std::os::fd::AsFd, time: Duration) {
 #[cfg(not(target_os = "linux"))]
 pub fn bound_unacknowledged<S>(_socket: S, _time: Duration) {}
 
+/// Has the kernel take no more than so many bytes that the other end has no room for (`TCP_NOTSENT_LOWAT`, tcp(7)): by itself it
+/// takes some megabytes for each connection, of a memory that all connections of the machine share.
+#[cfg(target_os = "linux")]
+pub fn bound_unsent(socket: impl std::os::fd::AsFd, bytes: u32) {
+    if let Err(error) = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(bytes) {
+        tracing::debug!(%error, "no TCP_NOTSENT_LOWAT");
+    }
+}
+
+/// Elsewhere the kernel has a bound of its own.
+#[cfg(not(target_os = "linux"))]
+pub fn bound_unsent<S>(_socket: S, _bytes: u32) {}
+
 /// What tells whether a file was changed since: all that stat(2) has and a writer cannot help but change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FileStamp {

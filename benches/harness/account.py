@@ -54,3 +54,9 @@ def memory(pid):
         rss += kibibytes.get("VmRSS:", 0) * 1024
         anonymous += kibibytes.get("RssAnon:", 0) * 1024
     return Memory(rss, anonymous)
+
+
+def proportional(pid):
+    """Resident bytes of one process (PSS), each page once: what many sandboxes map of one file is not many times as much."""
+    rollup = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024

@@ -73,6 +73,20 @@ def floor_limit(build):
 
 
 @functools.cache
+def floor_tls(build):
+    """TLS by bare rustls and hyper."""
+    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "floor_tls"]
+    return build.made(TARGET / "dist/examples/floor_tls", lambda: run(command))
+
+
+@functools.cache
+def handshakes(build):
+    """A load of new TLS connections."""
+    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "handshakes"]
+    return build.made(TARGET / "dist/examples/handshakes", lambda: run(command))
+
+
+@functools.cache
 def receiver(build):
     """A receiver of traces."""
     command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "receiver"]

@@ -181,11 +181,11 @@ def fnhost(build, name, functions, profile="dist"):
     return host_of(build, name, functions_toml(name, functions), profile)
 
 
-def host_of(build, name, toml, profile="dist"):
-    """One host of an app."""
+def host_of(build, name, toml, profile="dist", scheme="http"):
+    """One host of an app, which says by its functions.toml whether it speaks TLS."""
     command = (builds.host(build, profile), "up", "-c", toml, "--no-build", "--listen", "127.0.0.1:0", "--admin", "off")
     # It has a line for each request to say; they are made and written, and not kept.
-    return Launch(name, command, {"http": r"listening on http://127\.0\.0\.1:(\d+)\n"}, mute=True)
+    return Launch(name, command, {"http": rf"listening on {scheme}://127\.0\.0\.1:(\d+)\n"}, mute=True, scheme=scheme)
 
 
 def floor(build):

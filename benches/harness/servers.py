@@ -27,6 +27,7 @@ class Launch:
     ports: dict
     # It says nothing on stderr that is worth the disk.
     mute: bool = False
+    scheme: str = "http"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Server:
         return self.process.pid
 
     def url(self, address="http", path="/"):
-        return f"http://127.0.0.1:{self.ports[address]}{path}"
+        return f"{self.launch.scheme}://127.0.0.1:{self.ports[address]}{path}"
 
 
 @contextlib.contextmanager

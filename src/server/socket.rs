@@ -21,6 +21,8 @@ const LINGER_MAX: Duration = Duration::from_secs(30);
 const LINGER_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How much of such an upload is thrown away at once.
 const DISCARD_BYTES: usize = 16 << 10;
+/// How much of an answer the kernel takes before the client has room for it.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// What the sockets of a host know of each other.
 #[derive(Debug, Default)]
@@ -83,6 +85,7 @@ impl Socket {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
         platform::bound_unacknowledged(stream.tcp(), write_timeout);
+        platform::bound_unsent(stream.tcp(), UNSENT_BYTES_MAX);
         Self {
             stream: Arc::new(Mutex::new(stream)),
             asked: false,

@@ -140,6 +140,18 @@ fn a_client_that_stops_reading_is_let_go() {
     wait_for("no connection is left", || (connections_of(&host) == 0).then_some(()));
 }
 
+/// The kernel would take megabytes, of a memory that all connections of the machine share.
+#[test]
+fn what_a_client_does_not_read_is_not_kept_for_it() {
+    let host = host_with("write-timeout", "misbehave");
+    let mut client = RawClient::open(host.address());
+    client.send("GET /misbehave/pour HTTP/1.1\r\nHost: a\r\n\r\n");
+    let receipt = host.logged(|line| line["target"] == "receipt");
+    assert_eq!(receipt["outcome"], "client_gone");
+    let taken = receipt["bytes_out"].as_u64().expect("a count");
+    assert!(taken > 0 && taken < 1 << 20, "{taken} bytes");
+}
+
 /// Connections that the host still has, as the kernel counts them.
 fn connections_of(host: &TestHost) -> usize {
     let port = format!(":{:04X}", host.address().port());
