@@ -14,7 +14,7 @@ use fnhost::manifest::Manifest;
 use fnhost::release::deploy::Deployments;
 use fnhost::release::install::Silent;
 use fnhost::runtime::engine::Haste;
-use fnhost::server::{self, Host};
+use fnhost::server::{self, Door, Entrance, Host};
 use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
             terminate.recv().await;
         };
         let host = Host::new(deployments, manifest.host.clone(), None, None)?;
-        server::serve(host, listener, None, stop).await;
+        server::serve(host, vec![Entrance::new(listener, Door::Http)?], stop).await;
         Ok(())
     })
 }

@@ -178,6 +178,9 @@ pub struct StatusInfo {
     pub version: String,
     /// Where it serves.
     pub listen: String,
+    /// Whether by HTTPS. Older hosts do not say it.
+    #[serde(default)]
+    pub tls: bool,
     /// Since it began to serve.
     pub uptime_seconds: u64,
     /// Where sandboxes get their memory from: `pool-scanned`, `pool-cleared` or `on-demand`.

@@ -26,6 +26,7 @@ mod rollout;
 mod routes;
 mod schema;
 mod table;
+mod trust;
 mod up;
 mod usage;
 

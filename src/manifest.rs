@@ -11,6 +11,7 @@ mod file;
 pub mod middleware;
 mod pattern;
 pub mod schema;
+pub mod tls;
 
 pub use diagnostic::Diagnostic;
 pub use pattern::{HostPattern, PatternError, RoutePattern, Segment};
@@ -28,6 +29,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tls::TlsConfig;
 
 /// The most bytes of a functions.toml: ten thousand functions fit several times.
 pub const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -75,8 +77,8 @@ pub struct HostConfig {
     pub trusted_proxies: Vec<Network>,
     /// Who says it by the PROXY protocol, before the first byte.
     pub proxy_protocol: Vec<Network>,
-    /// What TLS is spoken by; without one, none is.
-    pub certificates: Vec<CertificateFiles>,
+    /// What TLS is spoken by, and what comes with it.
+    pub tls: TlsConfig,
     /// How long a connection may take over a request's head.
     pub header_timeout: Duration,
     /// How long a client may pause in the middle of an upload.
@@ -97,15 +99,6 @@ pub struct HostConfig {
     pub observe: ObserveConfig,
     /// What usage costs, if it costs anything.
     pub tariff: Option<Tariff>,
-}
-
-/// Where a certificate is, with those that vouch for it, and its key: PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The chain, the host's own first.
-    pub cert: PathBuf,
-    /// The key.
-    pub key: PathBuf,
 }
 
 /// `[observe]`: what is kept and told of requests.
@@ -154,7 +147,7 @@ impl Default for HostConfig {
             requests_per_connection: 1_000_000,
             trusted_proxies: Vec::new(),
             proxy_protocol: Vec::new(),
-            certificates: Vec::new(),
+            tls: TlsConfig::default(),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),

@@ -42,7 +42,7 @@ impl Kind {
 pub enum Outcome {
     /// The guest answered, and its body was sent whole.
     Ok,
-    /// Middleware led somewhere else.
+    /// Middleware led somewhere else, or `redirect-http` to HTTPS.
     Redirected,
     /// Middleware answered with a file of a folder, or with what there is to say of it.
     StaticFile,

@@ -35,11 +35,14 @@ pub use observe::ObserveError;
 use observe::Observer;
 use places::Places;
 use socket::Turns;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use summary::Summary;
 use tasks::Tasks;
@@ -156,20 +159,70 @@ pub struct Served {
     pub unsafe_to_go_on: bool,
 }
 
-/// Serves until `stop` completes, or until it would be unsafe to go on; then lets requests finish for `shutdown-grace`.
-pub async fn serve(
-    host: Arc<Host>,
+/// What clients find where they connect.
+#[derive(Clone)]
+pub enum Door {
+    /// Functions, by plain HTTP.
+    Http,
+    /// Functions, by HTTPS.
+    Https(Arc<Tls>),
+    /// The way to those.
+    Redirect {
+        /// Where they are, on the same host.
+        https_port: u16,
+    },
+}
+
+impl Door {
+    fn tls(&self) -> Option<&Tls> {
+        match self {
+            Self::Https(tls) => Some(tls),
+            Self::Http | Self::Redirect { .. } => None,
+        }
+    }
+
+    fn leads_to(&self) -> Option<u16> {
+        match self {
+            Self::Redirect { https_port } => Some(*https_port),
+            Self::Http | Self::Https(_) => None,
+        }
+    }
+}
+
+/// Where clients connect, and what they find there.
+pub struct Entrance {
+    /// The socket.
     listener: TcpListener,
-    tls: Option<Arc<Tls>>,
-    stop: impl Future<Output = ()>,
-) -> Served {
+    /// Where that is.
+    pub address: SocketAddr,
+    door: Door,
+}
+
+impl Entrance {
+    /// At `listener`.
+    pub fn new(listener: TcpListener, door: Door) -> io::Result<Self> {
+        Ok(Self { address: listener.local_addr()?, listener, door })
+    }
+}
+
+impl AsFd for Entrance {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Serves at all `entrances` until `stop` completes, or until it would be unsafe to go on; then lets requests finish for
+/// `shutdown-grace`.
+pub async fn serve(host: Arc<Host>, entrances: Vec<Entrance>, stop: impl Future<Output = ()>) -> Served {
     // A set stops what is in it when it is dropped, at the end of this function.
     let mut sweeper = JoinSet::new();
     sweeper.spawn(sweep(Arc::clone(&host)));
     sweeper.spawn(judge(Arc::clone(&host.deployments)));
     let (drain, draining) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(host.settings.connections as usize));
-    let local = listener.local_addr().unwrap_or(host.settings.listen);
+    let connection =
+        |door: &Door, stream, ends| serve_connection(Arc::clone(&host), door.clone(), stream, ends, draining.clone());
+    let mut turns = 0;
     let mut stop = pin!(async {
         tokio::select! {
             () = stop => false,
@@ -186,12 +239,11 @@ pub async fn serve(
         let accepted = tokio::select! {
             biased;
             unsafe_to_go_on = &mut stop => break unsafe_to_go_on,
-            accepted = listener.accept() => accepted,
+            accepted = poll_fn(|cx| poll_accept(&entrances, &mut turns, cx)) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let connection =
-                    serve_connection(Arc::clone(&host), tls.clone(), stream, Ends { peer, local }, draining.clone());
+            Ok((entrance, stream, peer)) => {
+                let connection = connection(&entrance.door, stream, Ends { peer, local: entrance.address });
                 host.tasks.spawn(async move {
                     connection.await;
                     drop(place);
@@ -204,14 +256,10 @@ pub async fn serve(
         }
     };
     host.draining.store(true, Ordering::Release);
-    for (stream, peer) in accept_the_rest(listener) {
-        host.tasks.spawn(serve_connection(
-            Arc::clone(&host),
-            tls.clone(),
-            stream,
-            Ends { peer, local },
-            draining.clone(),
-        ));
+    for Entrance { listener, address: local, door } in entrances {
+        for (stream, peer) in accept_the_rest(listener) {
+            host.tasks.spawn(connection(&door, stream, Ends { peer, local }));
+        }
     }
     let _ = drain.send(true);
     let cut_off = match host.tasks.finish_within(host.settings.shutdown_grace).await {
@@ -222,6 +270,21 @@ pub async fn serve(
         }
     };
     Served { cut_off, unsafe_to_go_on }
+}
+
+/// The next connection. Another entrance is asked first each time, so that none waits for as long as one is busy.
+fn poll_accept<'e>(
+    entrances: &'e [Entrance],
+    turns: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(&'e Entrance, TcpStream, SocketAddr)>> {
+    *turns = turns.wrapping_add(1);
+    for entrance in entrances.iter().cycle().skip(*turns % entrances.len().max(1)).take(entrances.len()) {
+        if let Poll::Ready(accepted) = entrance.listener.poll_accept(cx) {
+            return Poll::Ready(accepted.map(|(stream, peer)| (entrance, stream, peer)));
+        }
+    }
+    Poll::Pending
 }
 
 /// Whoever the kernel has let in already has been promised an answer. The listener is asked itself, until it has

@@ -10,20 +10,22 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// link may change unseen.
 const LOOK_INTERVAL: Duration = Duration::from_hours(24);
 
-/// Sees to the certificates of a host.
+/// Sees to the certificates of a listener.
 pub(super) struct Certificates {
+    /// Which one that is.
+    listener: &'static str,
     tls: Arc<Tls>,
     watch: Option<FileWatch>,
     hangup: Signal,
 }
 
 impl Certificates {
-    /// Those of `tls`. Changes of their files are seen, and SIGHUP has them looked at.
-    pub(super) fn new(tls: Arc<Tls>) -> anyhow::Result<Self> {
+    /// Those of `tls`, on the listener that is called so. Changes of their files are seen, and SIGHUP has them looked at.
+    pub(super) fn new(tls: Arc<Tls>, listener: &'static str) -> anyhow::Result<Self> {
         let watch = FileWatch::new()
             .inspect_err(|error| tracing::warn!(%error, "certificates are read again each day, and on SIGHUP"))
             .ok();
-        Ok(Self { tls, watch, hangup: signal(SignalKind::hangup())? })
+        Ok(Self { listener, tls, watch, hangup: signal(SignalKind::hangup())? })
     }
 
     /// Looks for as long as it is polled: at first too, for what has changed since they were read was watched by nobody.
@@ -49,13 +51,13 @@ impl Certificates {
     }
 
     async fn look(&self) {
-        let tls = Arc::clone(&self.tls);
+        let (tls, listener) = (Arc::clone(&self.tls), self.listener);
         let read = tokio::task::spawn_blocking(move || tls.reload().map_err(|error| error.to_string())).await;
         match read.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(true) => tracing::info!("new certificates are served"),
-            Ok(false) => tracing::debug!("the certificates are as they were"),
+            Ok(true) => tracing::info!(listener, "new certificates are served"),
+            Ok(false) => tracing::debug!(listener, "the certificates are as they were"),
             Err(error) => {
-                tracing::error!("the new certificates are not served, and those before still are: {error}");
+                tracing::error!(listener, "the new certificates are not served, and those before still are: {error}");
             }
         }
         self.tls.warn_of_ends();

@@ -1,11 +1,12 @@
 //! The admin API from the other side: what the commands ask a host.
 
+use super::trust::{self, Trust};
 use super::{DEFAULT_FILE, ManifestArgs};
 use crate::api::{FunctionFiguresList, PREFIX, ProblemInfo};
 use crate::manifest::{Described, HostConfig, Manifest, ManifestError};
 use crate::names::Name;
 use crate::server::admin::{TOKEN_FILE, TOKEN_VARIABLE};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -19,6 +20,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +35,12 @@ pub(super) struct HostArgs {
     /// The host's admin API; by default, what functions.toml has as `admin`.
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    /// Whom to trust over TLS, in place of the public authorities: a PEM file of an authority's certificate, or of the host's own.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Send the token to another machine by plain HTTP, for everybody on the way to read.
+    #[arg(long)]
+    insecure_admin: bool,
     /// A file with the admin token. Without it, `FNHOST_ADMIN_TOKEN`, or else the state folder of a host on this machine.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -61,18 +69,29 @@ impl HostArgs {
         let settings = self.settings()?;
         let to = match &self.to {
             Some(to) => to.trim_end_matches('/').to_owned(),
-            None => {
-                format!("http://{}", settings.admin.context("functions.toml has no admin API; say where with --to")?)
-            }
+            None => described(&settings)?,
         };
         let parsed: http::Uri = to.parse().with_context(|| format!("`{to}` is no URL"))?;
         if !matches!(parsed.scheme_str(), Some("http" | "https")) || !parsed.path().trim_matches('/').is_empty() {
             bail!("`{to}` is no URL of a host, such as https://example.com:3001");
         }
-        // The secret of a host on this machine is for that host.
-        let is_here = parsed.host().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
+        let is_here = parsed.host().is_some_and(is_this_machine);
+        if parsed.scheme_str() == Some("http") {
+            ensure!(
+                is_here || self.insecure_admin,
+                "the admin token is not sent to {to}, where others can read it: ask by https://, or say --insecure-admin"
+            );
+            ensure!(self.ca.is_none(), "--ca says whom to trust over TLS, which {to} does not speak");
+        }
+        // The secret of a host on this machine is for that host, which is known by the certificate that is at hand.
         let token = self.token(is_here.then_some(&settings))?;
-        Client::new(to, token)
+        let own = Some(&settings.tls.admin_certificates).filter(|files| !files.is_empty());
+        let trust = match (&self.ca, own.filter(|_| is_here || self.to.is_none())) {
+            (Some(file), _) => Trust::File(file.clone()),
+            (None, Some(own)) => Trust::Own(own.clone()),
+            (None, None) => Trust::Public,
+        };
+        Client::new(to, token, &trust)
     }
 
     /// How the host is described here, if it is.
@@ -106,6 +125,25 @@ impl HostArgs {
     }
 }
 
+/// Where functions.toml says that the admin API is.
+fn described(settings: &HostConfig) -> anyhow::Result<String> {
+    let mut admin = settings.admin.context("functions.toml has no admin API; say where with --to")?;
+    if admin.ip().is_unspecified() {
+        // It listens everywhere, so here as well.
+        admin.set_ip(if admin.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let scheme = if settings.tls.admin_certificates.is_empty() { "http" } else { "https" };
+    Ok(format!("{scheme}://{admin}"))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Why nobody answers.
+pub(super) type Unreachable = hyper_util::client::legacy::Error;
+
 /// A host's admin API.
 pub(super) struct Client {
     base: String,
@@ -122,12 +160,11 @@ pub(super) enum Answer {
 }
 
 impl Client {
-    fn new(base: String, token: String) -> anyhow::Result<Self> {
+    fn new(base: String, token: String, trust: &Trust) -> anyhow::Result<Self> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let provider = rustls::crypto::ring::default_provider();
-        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider)?;
+        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(trust.config()?);
         let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
         Ok(Self { base, token, http: HttpClient::builder(TokioExecutor::new()).build(connector) })
     }
@@ -186,7 +223,7 @@ impl Client {
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| anyhow::anyhow!("{} broke off: {error}", self.base))?;
             buffer.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
-            anyhow::ensure!(buffer.len() <= ANSWER_BYTES_MAX, "{} sends lines without an end", self.base);
+            ensure!(buffer.len() <= ANSWER_BYTES_MAX, "{} sends lines without an end", self.base);
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
                 let line = String::from_utf8_lossy(&line);
@@ -230,14 +267,22 @@ impl Client {
         }
     }
 
-    fn unreachable(&self, error: &hyper_util::client::legacy::Error) -> anyhow::Error {
+    fn unreachable(&self, error: &Unreachable) -> anyhow::Error {
+        if let Some(refusal) = trust::refusal(&self.base, error) {
+            return refusal;
+        }
         let mut why = error.to_string();
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
             why = cause.to_string();
             source = cause.source();
         }
-        anyhow::anyhow!("no host answers at {}: {why}", self.base)
+        let hint = if trust::is_of_other_scheme(error) {
+            if self.base.starts_with("https:") { " (it may speak http://)" } else { " (it may speak https://)" }
+        } else {
+            ""
+        };
+        anyhow::anyhow!("no host answers at {}: {why}{hint}", self.base)
     }
 }
 

@@ -14,7 +14,7 @@ use rustix::net::{
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,16 +30,43 @@ const READY: &[u8; 8] = b"fnhost1!";
 const WORD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a new process may take until it serves: it may have to compile everything.
 const START_TIMEOUT: Duration = Duration::from_mins(30);
-/// The sockets of HTTP and of the admin API.
-const SOCKETS_MAX: usize = 2;
+/// What is said with the sockets: which they are, in their order.
+const HTTP: u8 = b'h';
+const ADMIN: u8 = b'a';
+const REDIRECT: u8 = b'r';
+const SOCKETS_MAX: usize = 3;
+/// What a host says that knows no others than HTTP and the admin API.
+const TWO_AT_THE_MOST: &[u8] = b"1";
 
 /// The old process, waiting to be told that the new one serves.
 pub(super) struct Predecessor(UnixStream);
 
-/// What the old process listens on: HTTP, and the admin API, if it has one.
+/// What the old process listens on: where functions are served, and what else it has.
+#[derive(Default)]
 pub(super) struct Handed {
-    pub(super) http: TcpListener,
+    pub(super) http: Option<TcpListener>,
     pub(super) admin: Option<TcpListener>,
+    /// Where plain HTTP leads to HTTPS.
+    pub(super) redirect: Option<TcpListener>,
+}
+
+impl Handed {
+    /// What it is, if it is any of `sockets`, and which. Of each there is one.
+    fn of(word: &[u8], sockets: Vec<OwnedFd>) -> Self {
+        let word = if word == TWO_AT_THE_MOST { &[HTTP, ADMIN] } else { word };
+        let mut handed = Self::default();
+        for (which, socket) in word.iter().zip(sockets) {
+            let place = match *which {
+                HTTP => &mut handed.http,
+                ADMIN => &mut handed.admin,
+                REDIRECT => &mut handed.redirect,
+                // A newer host's. Nobody listens there any more.
+                _ => continue,
+            };
+            *place = Some(TcpListener::from(socket));
+        }
+        handed
+    }
 }
 
 /// Asks whoever serves from `state` for its place. Nothing if nobody does.
@@ -52,9 +79,8 @@ pub(super) fn take_over(state: &Path) -> anyhow::Result<Option<(Predecessor, Han
     };
     old.set_read_timeout(Some(START_TIMEOUT))?;
     old.write_all(ASK)?;
-    let mut sockets = receive(&old).context("the host that serves now handed nothing over")?.into_iter();
-    let http = sockets.next().context("the host that serves now refused; its log says why")?;
-    let handed = Handed { http: TcpListener::from(http), admin: sockets.next().map(TcpListener::from) };
+    let handed = receive(&old).context("the host that serves now handed nothing over")?;
+    ensure!(handed.http.is_some(), "the host that serves now refused; its log says why");
     Ok(Some((Predecessor(old), handed)))
 }
 
@@ -65,26 +91,27 @@ impl Predecessor {
     }
 }
 
-fn receive(from: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+fn receive(from: &UnixStream) -> io::Result<Handed> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut word = [0; 1];
-    recvmsg(from, &mut [IoSliceMut::new(&mut word)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut word = [0; SOCKETS_MAX];
+    let received = recvmsg(from, &mut [IoSliceMut::new(&mut word)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
     let rights = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
         _ => None,
     });
-    Ok(rights.flatten().collect())
+    Ok(Handed::of(word.get(..received.bytes).unwrap_or_default(), rights.flatten().collect()))
 }
 
-fn send(to: &UnixStream, sockets: &[OwnedFd]) -> io::Result<()> {
-    let borrowed: Vec<_> = sockets.iter().map(OwnedFd::as_fd).collect();
+fn send(to: &UnixStream, sockets: &[(u8, OwnedFd)]) -> io::Result<()> {
+    let word: Vec<u8> = sockets.iter().map(|(which, _)| *which).collect();
+    let borrowed: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
         return Err(io::Error::other("more sockets than can be handed over"));
     }
-    sendmsg(to, &[IoSlice::new(b"1")], &mut ancillary, SendFlags::empty())?;
+    sendmsg(to, &[IoSlice::new(&word)], &mut ancillary, SendFlags::empty())?;
     Ok(())
 }
 
@@ -92,16 +119,21 @@ fn send(to: &UnixStream, sockets: &[OwnedFd]) -> io::Result<()> {
 pub(super) struct Offer {
     listener: UnixListener,
     deployments: Arc<Deployments>,
-    sockets: Arc<Vec<OwnedFd>>,
+    sockets: Arc<Vec<(u8, OwnedFd)>>,
 }
 
 impl Offer {
-    /// Offers copies of `sockets`: HTTP, and then the admin API.
-    pub(super) fn new<'s>(
+    /// Offers copies of these sockets.
+    pub(super) fn new(
         deployments: &Arc<Deployments>,
-        sockets: impl Iterator<Item = BorrowedFd<'s>>,
+        http: &impl AsFd,
+        admin: Option<&impl AsFd>,
+        redirect: Option<&impl AsFd>,
     ) -> anyhow::Result<Self> {
-        let sockets = sockets.map(|socket| socket.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        let (admin, redirect) = (admin.map(AsFd::as_fd), redirect.map(AsFd::as_fd));
+        let there = [(HTTP, Some(http.as_fd())), (ADMIN, admin), (REDIRECT, redirect)];
+        let sockets = there.into_iter().filter_map(|(which, socket)| Some((which, socket?.try_clone_to_owned())));
+        let sockets = sockets.map(|(which, socket)| Ok((which, socket?))).collect::<io::Result<_>>()?;
         Ok(Self { listener: listen(deployments)?, deployments: Arc::clone(deployments), sockets: Arc::new(sockets) })
     }
 
@@ -135,7 +167,7 @@ fn listen(deployments: &Deployments) -> anyhow::Result<UnixListener> {
     UnixListener::bind(&path).with_context(|| format!("cannot make the socket {}", path.display()))
 }
 
-fn hand_over(mut new: UnixStream, deployments: &Deployments, sockets: &[OwnedFd]) -> anyhow::Result<()> {
+fn hand_over(mut new: UnixStream, deployments: &Deployments, sockets: &[(u8, OwnedFd)]) -> anyhow::Result<()> {
     new.set_nonblocking(false)?;
     new.set_read_timeout(Some(WORD_TIMEOUT))?;
     let mut word = [0; ASK.len()];

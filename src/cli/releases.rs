@@ -89,7 +89,8 @@ fn text_of(status: &StatusInfo) -> String {
     let mut text = String::new();
     let uptime = show_duration(Duration::from_secs(status.uptime_seconds.max(1)));
     let draining = if status.draining { ", stopping" } else { "" };
-    let _ = writeln!(text, "fnhost {} at http://{}, up for {uptime}{draining}", status.version, status.listen);
+    let scheme = if status.tls { "https" } else { "http" };
+    let _ = writeln!(text, "fnhost {} at {scheme}://{}, up for {uptime}{draining}", status.version, status.listen);
     let (now, most, loaded) = (status.sandboxes, status.sandboxes_max, status.loaded);
     let pools = status.allocation.join(", ");
     let _ = writeln!(text, "sandboxes: {now} of {most} alive, {pools}; code of {loaded} components mapped\n");

@@ -15,7 +15,7 @@ use crate::release::deploy::Deployments;
 use crate::runtime::engine::Haste;
 use crate::server::admin::{self, Admin, Token};
 use crate::server::tls::Tls;
-use crate::server::{self, Host, Served};
+use crate::server::{self, Door, Entrance, Host, Served};
 use crate::storage::logs::LogStore;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -23,7 +23,6 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,7 +48,7 @@ pub(super) struct UpArgs {
     /// Where the admin API listens, in place of what functions.toml says; `off` for nowhere.
     #[arg(long, value_name = "ADDR", value_parser = admin_address)]
     admin: Option<AdminAddress>,
-    /// Let the admin API listen where others can reach it, though it speaks no TLS.
+    /// Let the admin API listen where others can reach it, though it speaks no TLS (`admin-certificates` in [host.tls]).
     #[arg(long)]
     insecure_admin: bool,
     /// Serve what is built already.
@@ -107,7 +106,7 @@ impl UpArgs {
         settings.listen = self.listen.unwrap_or(settings.listen);
         settings.admin = self.admin.map_or(settings.admin, |admin| admin.0);
         if let Some(admin) = settings.admin {
-            refuse_open(admin, self.insecure_admin)?;
+            refuse_open(admin, &settings, self.insecure_admin)?;
         }
         Ok((manifest, settings))
     }
@@ -137,7 +136,7 @@ async fn serve(
     // What can be refused at once comes before a build: ports above all.
     let taken = if args.take_over { handover::take_over(&settings.state)? } else { None };
     let (predecessor, handed) = taken.unzip();
-    let tls = open_tls(&settings)?;
+    let secured = Secured::of(&settings)?;
     let ports = Ports::take(&settings, handed, args.insecure_admin)?;
     let Some((stop, mut first)) = build_first(args, manifest.as_ref()).await? else { return Ok(()) };
     // In the live loop, whoever has saved a file waits for it.
@@ -154,23 +153,28 @@ async fn serve(
     let watch = first.is_some().then(FileWatch::new).transpose()?;
     install(&deployments, manifest.as_ref(), first.as_mut())?;
     let reloader = manifest.map(|manifest| Reloader::new(manifest, first, &deployments, watch)).transpose()?;
-    let Listening { http, admin } = ports.listen()?;
-    let address = http.local_addr()?;
-    announce("listening on", if tls.is_some() { "https" } else { "http" }, address);
+    let Listening { http, admin, redirect } = ports.listen()?;
+    let http = Entrance::new(http, secured.public.clone().map_or(Door::Http, Door::Https))?;
+    let address = http.address;
+    announce("listening on", scheme_of(secured.public.as_ref()), address);
+    let way = Door::Redirect { https_port: address.port() };
+    let redirect = redirect.map(|listener| Entrance::new(listener, way)).transpose()?;
     let host = Host::new(Arc::clone(&deployments), settings.clone(), logging.receipts.take(), logs)?;
-    let offer = Offer::new(&deployments, [Some(http.as_fd()), admin.as_ref().map(AsFd::as_fd)].into_iter().flatten())
+    let offer = Offer::new(&deployments, &http, admin.as_ref(), redirect.as_ref())
         .inspect_err(|error| tracing::warn!("this host cannot be taken over: {error:#}"));
     // What is in them stops when they are dropped.
     let (mut beside, mut admin_api) = (JoinSet::new(), JoinSet::new());
     let (leave_admin, leave_loop) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     if let Some((listener, token)) = admin.zip(token) {
-        announce("admin on", "http", listener.local_addr()?);
+        announce("admin on", scheme_of(secured.admin.as_ref()), listener.local_addr()?);
         let leave = Arc::clone(&leave_admin).notified_owned();
-        admin_api.spawn(admin::serve(Admin::new(Arc::clone(&host), token, address), listener, leave));
+        let admin = Admin::new(Arc::clone(&host), token, address);
+        admin_api.spawn(admin::serve(admin, listener, secured.admin.clone(), leave));
     }
-    if let Some(tls) = &tls {
-        beside.spawn(Certificates::new(Arc::clone(tls))?.run());
+    if let Some(redirect) = &redirect {
+        announce("redirecting on", "http", redirect.address);
     }
+    secured.watch(&mut beside)?;
     match reloader {
         Some(reloader) => beside.spawn(reloader.run(Arc::clone(&host), Arc::clone(&leave_loop))),
         None => beside.spawn(no_file),
@@ -180,27 +184,30 @@ async fn serve(
     }
     tell_manager(NotifyState::Ready);
     let stop = async {
-        let successor = async {
-            match offer {
-                Ok(offer) => offer.taken().await,
-                Err(_) => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = stop => {}
             // The admin API is the other one's from here on; the requests that this one has begun are still its own.
-            () = successor => leave_admin.notify_one(),
+            () = succeeded(offer.ok()) => leave_admin.notify_one(),
         }
         // A build that is under way is for nobody any more.
         leave_loop.notify_one();
         tell_manager(NotifyState::Stopping);
     };
-    let served = server::serve(Arc::clone(&host), http, tls, stop).await;
+    let entrances = std::iter::once(http).chain(redirect).collect();
+    let served = server::serve(Arc::clone(&host), entrances, stop).await;
     // Those who follow what happens are told that it ends, when it has.
     leave_admin.notify_one();
     admin_api.join_all().await;
     beside.shutdown().await;
     conclude(&host, served).await
+}
+
+/// Completes when another host serves in this one's place.
+async fn succeeded(offer: Option<Offer>) {
+    match offer {
+        Some(offer) => offer.taken().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Builds the app, if it is to be. Gives what completes when the process is asked to end, and in the live loop how that
@@ -270,13 +277,37 @@ async fn conclude(host: &Host, served: Served) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// TLS, if it is to be spoken.
-fn open_tls(settings: &HostConfig) -> anyhow::Result<Option<Arc<Tls>>> {
-    if settings.certificates.is_empty() {
-        return Ok(None);
+/// TLS, where it is to be spoken.
+struct Secured {
+    public: Option<Arc<Tls>>,
+    admin: Option<Arc<Tls>>,
+}
+
+impl Secured {
+    fn of(settings: &HostConfig) -> anyhow::Result<Self> {
+        let unusable = |key: &str| format!("the `{key}` of [host.tls] cannot be used");
+        let files = Some(&settings.tls.certificates).filter(|files| !files.is_empty());
+        let public = files.map(|files| Tls::open(files)).transpose().with_context(|| unusable("certificates"))?;
+        let files =
+            Some(&settings.tls.admin_certificates).filter(|files| !files.is_empty() && settings.admin.is_some());
+        let admin =
+            files.map(|files| Tls::open_admin(files)).transpose().with_context(|| unusable("admin-certificates"))?;
+        Ok(Self { public: public.map(Arc::new), admin: admin.map(Arc::new) })
     }
-    let tls = Tls::open(&settings.certificates).context("the certificates of [host.tls] cannot be used")?;
-    Ok(Some(Arc::new(tls)))
+
+    /// Has the certificates seen to, for as long as what is in `beside` runs.
+    fn watch(self, beside: &mut JoinSet<()>) -> anyhow::Result<()> {
+        for (tls, listener) in [(self.public, "public"), (self.admin, "admin")] {
+            if let Some(tls) = tls {
+                beside.spawn(Certificates::new(tls, listener)?.run());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn scheme_of(tls: Option<&Arc<Tls>>) -> &'static str {
+    if tls.is_some() { "https" } else { "http" }
 }
 
 /// Leaves some of the files that may be open to what is no connection of a client: a half, and at the most so many.
@@ -295,11 +326,11 @@ fn fit_connections(settings: &mut HostConfig, files: Option<u64>) {
 }
 
 /// An admin API that speaks no TLS is for this machine alone, unless its operator says otherwise.
-fn refuse_open(admin: SocketAddr, insecure: bool) -> anyhow::Result<()> {
+fn refuse_open(admin: SocketAddr, settings: &HostConfig, insecure: bool) -> anyhow::Result<()> {
     ensure!(
-        admin.ip().is_loopback() || insecure,
-        "the admin API would listen on {admin}, where others can reach it, without TLS: put a proxy with TLS before an \
-         address of this machine, or say --insecure-admin",
+        admin.ip().is_loopback() || !settings.tls.admin_certificates.is_empty() || insecure,
+        "the admin API would listen on {admin}, where others can reach it, without TLS: give it certificates \
+         (`admin-certificates` in [host.tls]), or say --insecure-admin",
     );
     Ok(())
 }
@@ -307,7 +338,7 @@ fn refuse_open(admin: SocketAddr, insecure: bool) -> anyhow::Result<()> {
 /// Ports that are taken, and not answered yet.
 enum Ports {
     /// By this process.
-    Own { http: TcpSocket, admin: Option<TcpSocket> },
+    Own { http: TcpSocket, admin: Option<TcpSocket>, redirect: Option<TcpSocket> },
     /// By the host before, or by whoever started it, as systemd does (`sd_listen_fds(3)`): clients connect already, and
     /// wait.
     Inherited(Listening),
@@ -317,26 +348,13 @@ enum Ports {
 struct Listening {
     http: TcpListener,
     admin: Option<TcpListener>,
+    redirect: Option<TcpListener>,
 }
 
 impl Ports {
-    /// The sockets that were `handed` over by the host before, or by a service manager, HTTP first and then the admin API;
-    /// without any, what `settings` say.
+    /// The sockets that were `handed` over by the host before, or by a service manager; without any, what `settings` say.
     fn take(settings: &HostConfig, handed: Option<Handed>, insecure_admin: bool) -> anyhow::Result<Self> {
-        let (http, admin) = if let Some(Handed { http, admin }) = handed {
-            (Some(http), admin)
-        } else {
-            let mut inherited = ListenFd::from_env();
-            let mut take =
-                |at| inherited.take_tcp_listener(at).context("what was handed over is no listening socket of TCP");
-            let taken = (take(0)?, take(1)?);
-            ensure!(
-                inherited.len() <= 2,
-                "{} sockets were handed over: HTTP, and the admin API, are two",
-                inherited.len()
-            );
-            taken
-        };
+        let Handed { http, admin, redirect } = handed.map_or_else(inherited, Ok)?;
         let usable = |socket: std::net::TcpListener| {
             socket.set_nonblocking(true)?;
             TcpListener::from_std(socket)
@@ -347,30 +365,56 @@ impl Ports {
                 format!("cannot listen on {address} for the admin API (`admin` in [host], or --admin, says where; `off` for nowhere)")
             })
         };
+        let bind_redirect = |address| {
+            server::bind(address).with_context(|| format!("cannot listen on {address} (`redirect-http` in [host.tls])"))
+        };
         if let Some(http) = http {
             let admin = match (admin, settings.admin) {
                 (_, None) => None,
                 (Some(admin), _) => {
-                    refuse_open(admin.local_addr()?, insecure_admin)?;
+                    refuse_open(admin.local_addr()?, settings, insecure_admin)?;
                     Some(usable(admin)?)
                 }
                 (None, Some(address)) => Some(server::listen(bind_admin(address)?)?),
             };
-            return Ok(Self::Inherited(Listening { http: usable(http)?, admin }));
+            let redirect = match (redirect, settings.tls.redirect_http) {
+                (_, None) => None,
+                (Some(redirect), _) => Some(usable(redirect)?),
+                (None, Some(address)) => Some(server::listen(bind_redirect(address)?)?),
+            };
+            return Ok(Self::Inherited(Listening { http: usable(http)?, admin, redirect }));
         }
-        Ok(Self::Own { http: bind(settings.listen)?, admin: settings.admin.map(bind_admin).transpose()? })
+        Ok(Self::Own {
+            http: bind(settings.listen)?,
+            admin: settings.admin.map(bind_admin).transpose()?,
+            redirect: settings.tls.redirect_http.map(bind_redirect).transpose()?,
+        })
     }
 
     /// From here on clients can connect.
     fn listen(self) -> anyhow::Result<Listening> {
         match self {
             Self::Inherited(listening) => Ok(listening),
-            Self::Own { http, admin } => {
+            Self::Own { http, admin, redirect } => {
                 let listen = |socket| server::listen(socket).context("cannot listen");
-                Ok(Listening { http: listen(http)?, admin: admin.map(listen).transpose()? })
+                let (admin, redirect) = (admin.map(listen).transpose()?, redirect.map(listen).transpose()?);
+                Ok(Listening { http: listen(http)?, admin, redirect })
             }
         }
     }
+}
+
+/// What a service manager hands over: where functions are served, then the admin API, then where plain HTTP leads to HTTPS.
+fn inherited() -> anyhow::Result<Handed> {
+    let mut inherited = ListenFd::from_env();
+    let mut take = |at| inherited.take_tcp_listener(at).context("what was handed over is no listening socket of TCP");
+    let handed = Handed { http: take(0)?, admin: take(1)?, redirect: take(2)? };
+    ensure!(
+        inherited.len() <= 3,
+        "{} sockets were handed over: HTTP, the admin API, and `redirect-http` are three",
+        inherited.len()
+    );
+    Ok(handed)
 }
 
 /// A line on stdout: whoever started the host may be waiting for it. It can be called from here on.

@@ -94,7 +94,7 @@ fn check_name(written: &Spanned<String>, what: &str, errors: &mut Vec<Diagnostic
 /// Checks what a file says of how to host.
 pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnostic>) -> HostConfig {
     let default = HostConfig::default();
-    let listen = file.listen.and_then(|written| address(&written, "", errors));
+    let listen = file.listen.and_then(|written| address(&written, "", errors)).unwrap_or(default.listen);
     let admin = match file.admin {
         None => default.admin,
         Some(written) if written.get_ref() == "off" => None,
@@ -102,7 +102,7 @@ pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnos
     };
     let state = file.state.as_ref().map_or(default.state.as_path(), |written| Path::new(written.get_ref()));
     HostConfig {
-        listen: listen.unwrap_or(default.listen),
+        listen,
         admin,
         state: folder.join(state),
         concurrency: count(file.concurrency.as_ref(), default.concurrency, "concurrency", errors),
@@ -122,7 +122,7 @@ pub(super) fn check_host(file: HostFile, folder: &Path, errors: &mut Vec<Diagnos
         ),
         trusted_proxies: networks(file.trusted_proxies, errors),
         proxy_protocol: networks(file.proxy_protocol, errors),
-        certificates: tls::check(file.tls, folder, errors),
+        tls: tls::check(file.tls, listen, folder, errors),
         header_timeout: duration(file.header_timeout.as_ref(), default.header_timeout, errors),
         body_timeout: duration(file.body_timeout.as_ref(), default.body_timeout, errors),
         idle_timeout: duration(file.idle_timeout.as_ref(), default.idle_timeout, errors),

@@ -113,7 +113,7 @@ struct Host {
     idle_timeout: Option<Time>,
     /// How long a client may take nothing of its answer.
     write_timeout: Option<Time>,
-    /// HTTPS in place of HTTP.
+    /// TLS: for functions, for the admin API, or for both.
     tls: Option<Tls>,
     /// How long requests may go on once the host was asked to stop.
     shutdown_grace: Option<Time>,
@@ -125,13 +125,25 @@ struct Host {
     max_component: Option<Size>,
 }
 
-/// HTTPS, with a certificate for each name.
+/// TLS, with a certificate for each name. Their files are read again when they change.
 #[derive(JsonSchema)]
-#[schemars(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    extend(
+        "anyOf" = [{ "required": ["certificates"] }, { "required": ["admin-certificates"] }],
+        "dependencies" = { "redirect-http": ["certificates"] }
+    )
+)]
 struct Tls {
-    /// The certificates, which are read again when their files change.
+    /// What functions are served by: HTTPS in place of HTTP.
     #[schemars(length(min = 1))]
-    certificates: Vec<Certificate>,
+    certificates: Option<Vec<Certificate>>,
+    /// The same for the admin API.
+    #[schemars(length(min = 1))]
+    admin_certificates: Option<Vec<Certificate>>,
+    /// Where plain HTTP is answered with the way to HTTPS (308): an IP address and a port, such as `0.0.0.0:80`.
+    redirect_http: Option<String>,
 }
 
 /// A certificate, and its key.

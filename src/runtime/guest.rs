@@ -161,6 +161,9 @@ impl Guest {
         if self.meter.upload.malformed() {
             return InvokeError::UploadMalformed;
         }
+        if self.meter.upload.broke_off() {
+            return InvokeError::UploadBroken;
+        }
         if let Some(stop) = error.downcast_ref::<Stop>() {
             return InvokeError::of_stop(*stop);
         }

@@ -187,6 +187,10 @@ fn poll_head(
     if guest.meter.upload.malformed() {
         return Poll::Ready(Err(InvokeError::UploadMalformed));
     }
+    // Nobody is there for the answer, and a guest that is lost without its upload has not failed.
+    if guest.meter.upload.broke_off() {
+        return Poll::Ready(Err(InvokeError::UploadBroken));
+    }
     match head.take(guest, turns) {
         Some(head) => Poll::Ready(head),
         None if polled.is_ready() => Poll::Ready(Err(InvokeError::NoResponse(String::new()))),

@@ -20,7 +20,11 @@ mod usage;
 pub use auth::{TOKEN_FILE, TOKEN_VARIABLE, Token};
 
 use super::Host;
+use super::connection::secure;
+use super::places::Places;
+use super::stream::Stream;
 use super::tasks::Tasks;
+use super::tls::Tls;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -40,8 +44,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-/// Connections open at once; an operator has few.
+/// Connections open at once, and those among them of one client; an operator has few.
 const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_PER_CLIENT_MAX: u32 = 128;
 /// How long a client may take over a request's head, and over the next piece of a body.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests go on that were begun when the host stops to answer.
@@ -135,9 +140,10 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
     }
 }
 
-/// Answers on `listener` until `stop` completes; then finishes what it has begun.
-pub async fn serve(admin: Arc<Admin>, listener: TcpListener, stop: impl Future<Output = ()>) {
+/// Answers on `listener`, by TLS where there is any, until `stop` completes; then finishes what it has begun.
+pub async fn serve(admin: Arc<Admin>, listener: TcpListener, tls: Option<Arc<Tls>>, stop: impl Future<Output = ()>) {
     let mut stop = pin!(stop);
+    let places = Places::new(CONNECTIONS_PER_CLIENT_MAX);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = Tasks::default();
     let (stop_connections, stopping) = watch::channel(false);
@@ -152,41 +158,60 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, stop: impl Future<O
             () = &mut stop => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, client) = match accepted {
+            Ok((stream, peer)) => (stream, places.take(peer.ip())),
             Err(error) => {
                 tracing::warn!(%error, "a connection to the admin API could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        let Some(client) = client else {
+            tracing::debug!("a client of the admin API has as many connections as it may have");
+            continue;
+        };
+        // As for functions (`socket`): an answer must not wait for the acknowledgement of what TLS sent before it.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let (admin, tls) = (Arc::clone(&admin), tls.clone());
         let (service, mut stopping) = (service.clone(), stopping.clone());
         tasks.spawn(async move {
-            // HTTP/1.1 alone, where hyper bounds each head and the time between requests: a client that says nothing holds no
-            // place for long.
-            let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT);
-            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-            let served = tokio::select! {
-                served = connection.as_mut() => Some(served),
+            let _places = (place, client);
+            let secured = tokio::select! {
+                secured = secure(&admin.host, tls.as_deref(), stream) => secured,
                 _ = stopping.wait_for(|stopping| *stopping) => None,
             };
-            let served = if let Some(served) = served {
-                served
-            } else {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            };
-            if let Err(error) = served {
-                tracing::debug!(%error, "a connection to the admin API ended early");
+            if let Some(stream) = secured {
+                serve_connection(stream, service, stopping).await;
             }
-            drop(place);
         });
     }
     admin.stopping.store(true, Ordering::Release);
     let _ = stop_connections.send(true);
     if let Some(left) = tasks.finish_within(STOP_TIME).await {
         left.stop().await;
+    }
+}
+
+async fn serve_connection(stream: Stream, service: TowerToHyperService<Router>, mut stopping: watch::Receiver<bool>) {
+    // HTTP/1.1 alone, where hyper bounds each head and the time between requests: a client that says nothing holds no
+    // place for long.
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(CLIENT_TIMEOUT);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = connection.as_mut() => Some(served),
+        _ = stopping.wait_for(|stopping| *stopping) => None,
+    };
+    let served = if let Some(served) = served {
+        served
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the admin API ended early");
     }
 }
 

@@ -3,7 +3,6 @@
 //! Owns what is known of a connection besides its bytes, and its end. What happens to a request is in `ingress`, how long it may
 //! wait in `progress`.
 
-use super::Host;
 use super::forwarded::{Client, Said};
 use super::ingress;
 use super::observe::Finished;
@@ -14,6 +13,7 @@ use super::socket::{Socket, SocketView};
 use super::stream::Stream;
 use super::streams::StreamTasks;
 use super::tls::Tls;
+use super::{Door, Host};
 use crate::network::Network;
 use crate::runtime::response::Remains;
 use http::Version;
@@ -66,6 +66,8 @@ pub(super) struct Ends {
 /// What is known of a connection besides its bytes. One for all its requests.
 pub(super) struct Peer {
     pub(super) ends: Ends,
+    /// Where HTTPS is spoken, if all that is to be had here is the way there.
+    pub(super) leads_to: Option<u16>,
     /// Whoever connected, and what guests are told of it: nearly always that is who asks, so it is written once.
     pub(super) client: Client,
     pub(super) said: Said,
@@ -88,10 +90,11 @@ struct Late {
 }
 
 impl Peer {
-    fn new(socket: SocketView, progress: Arc<Progress>, ends: Ends, scheme: Scheme) -> Self {
+    fn new(socket: SocketView, progress: Arc<Progress>, ends: Ends, scheme: Scheme, leads_to: Option<u16>) -> Self {
         let client = Client::connected(ends.peer.ip(), scheme);
         Self {
             ends,
+            leads_to,
             said: client.said(),
             client,
             socket,
@@ -101,6 +104,11 @@ impl Peer {
             stalled: Arc::default(),
             late: Mutex::default(),
         }
+    }
+
+    /// Whom a request of HTTP/1.0 is for that names nobody. It cannot be led elsewhere.
+    pub(super) fn authority(&self) -> Option<SocketAddr> {
+        self.leads_to.is_none().then_some(self.ends.local)
     }
 
     fn note_request(&self, version: Version) {
@@ -193,7 +201,7 @@ fn admit(host: &Host, client: IpAddr) -> Option<Option<Place>> {
 }
 
 /// What comes on `stream`, as it is meant. Nothing, if there is no understanding in time; nobody waits for that but this connection.
-async fn secure(host: &Host, tls: Option<&Tls>, stream: TcpStream) -> Option<Stream> {
+pub(super) async fn secure(host: &Host, tls: Option<&Tls>, stream: TcpStream) -> Option<Stream> {
     let Some(tls) = tls else { return Some(Stream::Plain(stream)) };
     match tokio::time::timeout(host.settings.header_timeout, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
@@ -209,10 +217,10 @@ fn contains(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
 }
 
-/// Serves `stream` to its end, or until `draining` becomes true and what was asked by then is answered.
+/// Serves `stream`, which came by `door`, to its end, or until `draining` becomes true and what was asked by then is answered.
 pub(super) async fn serve_connection(
     host: Arc<Host>,
-    tls: Option<Arc<Tls>>,
+    door: Door,
     mut stream: TcpStream,
     ends: Ends,
     mut draining: watch::Receiver<bool>,
@@ -220,13 +228,13 @@ pub(super) async fn serve_connection(
     let _open = Open::count(&host);
     let Some(ends) = introduce(&host, &mut stream, ends).await else { return };
     let Some(_place) = admit(&host, ends.peer.ip()) else { return };
-    let Some(stream) = secure(&host, tls.as_deref(), stream).await else { return };
+    let Some(stream) = secure(&host, door.tls(), stream).await else { return };
     let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
     let patience = Patience::of(&host.settings);
     let builder = connection_builder(StreamTasks(Arc::clone(&host)));
     let progress = Arc::new(Progress::begin());
     let socket = Socket::new(stream, Arc::clone(&host.turns), Arc::clone(&progress), patience.write);
-    let peer = Arc::new(Peer::new(socket.view(), progress, ends, scheme));
+    let peer = Arc::new(Peer::new(socket.view(), progress, ends, scheme, door.leads_to()));
     let _last = EndsLate(Arc::clone(&peer));
     let service = service_fn(|request| {
         peer.note_request(request.version());

@@ -13,7 +13,9 @@ use crate::release::Route;
 use crate::release::routes::RouteError;
 use crate::runtime::invoke::{self, Call, Measure};
 use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::uri::Scheme;
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,15 +26,14 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// Answers one request.
 pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<ResponseBody> {
     let mut request = request.map(|body| ClientBody::new(body, peer.upload_socket()));
-    let is_last = peer.is_spent(host.settings.requests_per_connection.into());
-    let close = is_last || host.draining.load(Ordering::Acquire);
+    let close = peer.is_spent(host.settings.requests_per_connection.into()) || host.draining.load(Ordering::Acquire);
     let client = Client::of(request.headers_mut(), &peer, &host.settings.trusted_proxies);
     let serving = host.deployments.live().current();
     // In the live loop alone.
     let failure = host.build_failure.load_full();
     let live_of = |failure: &BuildFailure| serving.app(failure.app()).map(|app| app.live.number);
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
-    let target = match Target::of(&request, peer.ends.local) {
+    let target = match Target::of(&request, peer.authority()) {
         Ok(target) => target,
         Err(NoTarget::Malformed) => return respond::refusal(observed, Outcome::BadRequest, close),
         Err(NoTarget::TooLong) => return respond::refusal(observed, Outcome::TargetTooLong, close),
@@ -40,6 +41,14 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
         Err(NoTarget::Tunnel) => return respond::wrong_method(observed, METHODS, close),
         Err(NoTarget::Server) => return respond::server_options(observed, METHODS, close),
     };
+    if let Some(https_port) = peer.leads_to {
+        let close = close || !request.body().is_end_stream();
+        // Whom a proxy asks for that has HTTPS already would be sent here again and again.
+        return match target.at_https(https_port).filter(|_| client.scheme == Scheme::HTTP) {
+            Some(location) => respond::elsewhere(observed, location, close),
+            None => respond::refusal(observed, Outcome::BadRequest, close),
+        };
+    }
     let path = target.path_and_query.clone();
     let found = serving.find(target.authority.host(), request.method(), path.path(), request.headers());
     if let Some((canary, lot)) = found.trial {

@@ -20,7 +20,7 @@ use crate::runtime::response::{GuestBody, Rest};
 use bytes::Bytes;
 use file::FileOut;
 use guest::{ObservedBody, Promised};
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
@@ -86,6 +86,11 @@ struct Problem<'a> {
 /// A request that no guest saw.
 pub(super) fn refusal(observed: Observation, outcome: Outcome, close: bool) -> Response<ResponseBody> {
     problem(observed, outcome, HeaderMap::new(), close)
+}
+
+/// Where the same is to be had.
+pub(super) fn elsewhere(observed: Observation, location: HeaderValue, close: bool) -> Response<ResponseBody> {
+    own(observed, Outcome::Redirected, HeaderMap::from_iter([(LOCATION, location)]), Bytes::new(), close)
 }
 
 /// 405, with the methods that would do (RFC 9110, 15.5.6).

@@ -4,13 +4,15 @@
 //! to say. **Invariant:** a `Target` has the one authority that its request can be meant for: a name or an address, and a port
 //! at the most.
 
-use http::header::{HOST, HeaderMap, TRANSFER_ENCODING};
+use http::header::{HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 use std::net::{Ipv6Addr, SocketAddr};
 
 /// The most bytes of path and query. RFC 9110 (4.1) has 8,000 for everybody.
 const TARGET_BYTES_MAX: usize = 16 << 10;
+/// The port of HTTPS that need not be said (RFC 9110, 4.2.2).
+const HTTPS_PORT: u16 = 443;
 /// The longest name in DNS, as it is written (RFC 1035, 2.3.4).
 const NAME_BYTES_MAX: usize = 253;
 
@@ -37,8 +39,8 @@ pub(super) enum NoTarget {
 
 impl Target {
     /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
-    /// HTTP/1.0 allows, it is the address that was connected to.
-    pub(super) fn of<B>(request: &Request<B>, local: SocketAddr) -> Result<Self, NoTarget> {
+    /// HTTP/1.0 allows, it is the address that was connected to, if that may stand in.
+    pub(super) fn of<B>(request: &Request<B>, local: Option<SocketAddr>) -> Result<Self, NoTarget> {
         match *request.method() {
             Method::CONNECT => return Err(NoTarget::Tunnel),
             Method::TRACE => return Err(NoTarget::NotImplemented),
@@ -59,6 +61,15 @@ impl Target {
         }
     }
 
+    /// The same over HTTPS, at a port of the same host.
+    pub(super) fn at_https(&self, port: u16) -> Option<HeaderValue> {
+        let (host, rest) = (self.authority.host(), self.path_and_query.as_str());
+        let location =
+            if port == HTTPS_PORT { format!("https://{host}{rest}") } else { format!("https://{host}:{port}{rest}") };
+        // What was parsed as a URI has nothing that a header could not carry.
+        HeaderValue::try_from(location).ok()
+    }
+
     /// Writes it into a request, whole, so that a guest finds scheme and authority there whatever the protocol was.
     pub(super) fn write<B>(self, scheme: Scheme, request: &mut Request<B>) {
         let mut parts = http::uri::Parts::default();
@@ -72,7 +83,7 @@ impl Target {
     }
 }
 
-fn authority_of<B>(request: &Request<B>, local: SocketAddr) -> Option<Authority> {
+fn authority_of<B>(request: &Request<B>, local: Option<SocketAddr>) -> Option<Authority> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
     if second.is_some() {
@@ -89,7 +100,7 @@ fn authority_of<B>(request: &Request<B>, local: SocketAddr) -> Option<Authority>
         (Some(_), _) => return None,
     };
     match request.version() {
-        Version::HTTP_09 | Version::HTTP_10 => named.or(host).or_else(|| Authority::try_from(local.to_string()).ok()),
+        Version::HTTP_09 | Version::HTTP_10 => named.or(host).or_else(|| Authority::try_from(local?.to_string()).ok()),
         // Host must be there, whoever wins.
         Version::HTTP_11 => host.map(|host| named.unwrap_or(host)),
         // They are two ways of saying the same (RFC 9113, 8.3.1).
@@ -132,6 +143,19 @@ fn is_chunked_at_most(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_to_https_is_the_same_but_for_the_port() {
+        let location = |host: &str, target: &str, port| {
+            let request = Request::builder().uri(target).header(HOST, host).body(()).unwrap();
+            Target::of(&request, None).unwrap().at_https(port).unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(location("a", "/b?c=%20d", 443), "https://a/b?c=%20d");
+        assert_eq!(location("a:80", "/", 443), "https://a/");
+        assert_eq!(location("a:8080", "/", 8443), "https://a:8443/");
+        assert_eq!(location("[::1]:80", "//evil.example/..", 443), "https://[::1]//evil.example/..");
+        assert_eq!(location("a", "http://b:1/c", 443), "https://b/c");
+    }
 
     #[test]
     fn an_authority_is_a_host_and_a_port_at_the_most() {

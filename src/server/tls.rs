@@ -4,7 +4,7 @@
 //! **Invariant:** there is always a whole set of certificates to serve by: new files take the place of the old ones all
 //! together, or not at all, and connections that are there keep what they began with.
 
-use crate::manifest::CertificateFiles;
+use crate::manifest::tls::CertificateFiles;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
@@ -27,7 +27,9 @@ use x509_cert::ext::pkix::name::GeneralName;
 /// How long before its end a certificate is warned of.
 const WARNING_TIME: Duration = Duration::from_hours(14 * 24);
 /// What is spoken on top, the best first (RFC 7301).
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+/// And with the admin API.
+const ADMIN_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// TLS on one listener.
 pub struct Tls {
@@ -52,15 +54,24 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// TLS by the certificates in `files`, of which there is one at the least.
+    /// TLS by the certificates in `files`, of which there is one at the least, where functions are served.
     pub fn open(files: &[CertificateFiles]) -> Result<Self, TlsError> {
+        Self::speaking(PROTOCOLS, files)
+    }
+
+    /// The same where the admin API is.
+    pub fn open_admin(files: &[CertificateFiles]) -> Result<Self, TlsError> {
+        Self::speaking(ADMIN_PROTOCOLS, files)
+    }
+
+    fn speaking(protocols: &[&[u8]], files: &[CertificateFiles]) -> Result<Self, TlsError> {
         let certificates = Arc::new(Certificates::open(files.to_vec())?);
         let provider = Arc::new(ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Certificates>::clone(&certificates));
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // By keys that change every few hours, and are in memory alone.
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificates })

@@ -1,6 +1,6 @@
 //! A client that goes away stops its guest. The guest's end is seen: its receipt is written, its permit is free.
 
-use crate::support::{Request, TestHost};
+use crate::support::{RawClient, Request, TestHost, wait_for};
 
 const ONE_AT_A_TIME: &str = "limits = { concurrency = 1, cpu = \"60s\", timeout = \"60s\", queue-wait = \"30s\" }";
 
@@ -101,6 +101,27 @@ async fn a_guest_that_ignores_its_upload_ends_when_its_client_goes() {
     connection.leave().await;
     let receipt = host.receipt(began["request_id"].as_str().unwrap());
     assert_eq!(receipt["outcome"], "client_gone");
+}
+
+/// Some guests trap then, and some take what there is for the whole of it: neither is their fault, nor counts against them.
+#[test]
+fn a_client_that_goes_in_the_middle_of_its_upload_makes_no_guest_fail() {
+    let host = TestHost::with(
+        "name = \"test\"\n[functions.echo]\ncomponent = \"{echo.wasm}\"\nroutes = [\"/echo\"]\n[functions.cgi]\ncomponent = \"{cgi.wasm}\"\nroutes = [\"/cgi/{*rest}\"]\n",
+    );
+    let head = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    for _ in 0..10 {
+        // Behind the head of the answer, and before it.
+        RawClient::open(host.address()).send(head("/echo") + "hello").until("hello\r\n");
+        RawClient::open(host.address()).send(head("/echo")).finish_sending().rest();
+        RawClient::open(host.address()).send(head("/cgi/x") + "hello").finish_sending().rest();
+    }
+    let ended = |host: &TestHost| {
+        let receipts = host.log_lines().into_iter().filter(|line| line["target"] == "receipt");
+        receipts.map(|receipt| receipt["outcome"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    wait_for("all have ended", || (ended(&host).len() == 30).then_some(()));
+    assert!(ended(&host).iter().all(|outcome| outcome == "client_gone"), "{:?}", ended(&host));
 }
 
 #[tokio::test]

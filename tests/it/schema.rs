@@ -81,6 +81,8 @@ fn much_of_what_is_wrong_is_seen_while_it_is_typed() {
     let unseen = [
         "bad_listen",
         "bad_admin",
+        "bad_redirect_http",
+        "redirect_to_itself",
         "duplicate_route",
         "duplicate_route_in_one_function",
         "memory_below_a_page",

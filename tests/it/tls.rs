@@ -1,5 +1,8 @@
 //! TLS: which certificate a client gets, what is spoken on top of it, and certificates that change under load.
 
+mod admin;
+mod redirect;
+
 use crate::support::{PATIENCE, RawClient, TestHost, fnhost, skipped, wait_for, with_guests};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
@@ -9,7 +12,7 @@ use rustls::{
     StreamOwned, SupportedProtocolVersion, version,
 };
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -110,13 +113,17 @@ type TlsClient = StreamOwned<ClientConnection, TcpStream>;
 
 /// A connection whose handshake is done.
 fn connect(host: &TestHost, config: &Arc<ClientConfig>, name: &str) -> TlsClient {
-    let mut socket = TcpStream::connect(host.address()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    connect_to(host.address(), config, name).expect("a handshake")
+}
+
+fn connect_to(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<TlsClient> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     let mut tls = ClientConnection::new(Arc::clone(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap();
     while tls.is_handshaking() {
-        tls.complete_io(&mut socket).expect("a handshake");
+        tls.complete_io(&mut socket)?;
     }
-    StreamOwned::new(tls, socket)
+    Ok(StreamOwned::new(tls, socket))
 }
 
 fn ask(client: &mut TlsClient, request: &str) -> String {
@@ -271,5 +278,5 @@ fn a_host_whose_certificates_cannot_be_read_does_not_begin() {
     let ended = up();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(said.contains("the certificates of [host.tls] cannot be used") && said.contains("one.pem"), "{said}");
+    assert!(said.contains("the `certificates` of [host.tls] cannot be used") && said.contains("one.pem"), "{said}");
 }

@@ -7,7 +7,9 @@ use toml::Spanned;
 /// `[host.tls]`
 #[derive(Debug, Default)]
 pub(in crate::manifest) struct TlsFile {
-    pub(in crate::manifest) certificates: Vec<CertificateFile>,
+    pub(in crate::manifest) certificates: Option<Spanned<Vec<CertificateFile>>>,
+    pub(in crate::manifest) admin_certificates: Option<Spanned<Vec<CertificateFile>>>,
+    pub(in crate::manifest) redirect_http: Option<Spanned<String>>,
     /// Where the table is.
     pub(in crate::manifest) span: Range<usize>,
 }
@@ -21,18 +23,23 @@ pub(in crate::manifest) struct CertificateFile {
 }
 
 pub(super) fn read(mut table: Table<'_>, span: Range<usize>) -> TlsFile {
-    let tls = TlsFile { certificates: table.certificates("certificates"), span };
+    let tls = TlsFile {
+        certificates: table.certificates("certificates"),
+        admin_certificates: table.certificates("admin-certificates"),
+        redirect_http: table.string("redirect-http"),
+        span,
+    };
     table.finish();
     tls
 }
 
 impl Table<'_> {
-    fn certificates(&mut self, key: &'static str) -> Vec<CertificateFile> {
-        let Some(value) = self.get(key) else { return Vec::new() };
+    fn certificates(&mut self, key: &'static str) -> Option<Spanned<Vec<CertificateFile>>> {
+        let value = self.get(key)?;
         let wanted = "a list of tables, as in [{ cert = \"cert.pem\", key = \"key.pem\" }]";
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_type(key, value, wanted);
-            return Vec::new();
+            return None;
         };
         let mut certificates = Vec::with_capacity(array.len());
         for item in array {
@@ -48,6 +55,6 @@ impl Table<'_> {
             });
             table.finish();
         }
-        certificates
+        Some(Spanned::new(value.span(), certificates))
     }
 }

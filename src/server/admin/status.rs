@@ -40,6 +40,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Result<Response, 
         Ok(StatusInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: admin.listen.to_string(),
+            tls: !admin.host.settings.tls.certificates.is_empty(),
             uptime_seconds: admin.host.began.elapsed().as_secs(),
             allocation,
             sandboxes,

@@ -19,7 +19,7 @@ pub(crate) struct TestHost {
     admin: Option<SocketAddr>,
     folder: Arc<TempDir>,
     log: Log,
-    stdout: Option<std::thread::JoinHandle<String>>,
+    stdout: Log,
 }
 
 /// A host that has ended.
@@ -122,12 +122,7 @@ impl TestHost {
                 panic!("the host did not start; stdout: {line:?}, stderr:\n{}", log.text());
             }
         };
-        let stdout = std::thread::spawn(move || {
-            let mut rest = String::new();
-            let _ = stdout.read_to_string(&mut rest);
-            rest
-        });
-        Self { child, address, admin, folder, log, stdout: Some(stdout) }
+        Self { child, address, admin, folder, log, stdout: Log::follow(stdout) }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -137,6 +132,11 @@ impl TestHost {
     /// Where its admin API is.
     pub(crate) fn admin(&self) -> SocketAddr {
         self.admin.expect("an admin API")
+    }
+
+    /// Where it leads from plain HTTP to HTTPS.
+    pub(crate) fn redirect(&self) -> SocketAddr {
+        self.stdout.find(|line| line.strip_prefix("redirecting on http://")?.parse().ok())
     }
 
     pub(crate) fn folder(&self) -> &Arc<TempDir> {
@@ -203,7 +203,7 @@ impl TestHost {
     /// Waits until the host has ended.
     pub(crate) fn finish(mut self) -> Finished {
         let code = wait_for("the host ends", || self.child.try_wait().unwrap()).code();
-        Finished { code, stdout: self.stdout.take().unwrap().join().unwrap() }
+        Finished { code, stdout: self.stdout.whole() }
     }
 
     /// Ends the host and waits for it.
@@ -258,26 +258,36 @@ pub(crate) fn with_guests(toml: &str) -> String {
     text
 }
 
-/// What a host logs, line by line.
-#[derive(Clone)]
-struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
+/// What a host says, line by line.
+struct Log {
+    said: Arc<(Mutex<Vec<String>>, Condvar)>,
+    follows: Option<std::thread::JoinHandle<()>>,
+}
 
 impl Log {
-    fn follow(stderr: impl Read + Send + 'static) -> Self {
-        let log = Self(Arc::new((Mutex::new(Vec::new()), Condvar::new())));
-        let writer = log.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                writer.locked().push(line);
-                writer.0.1.notify_all();
+    fn follow(output: impl Read + Send + 'static) -> Self {
+        let said = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let writer = Arc::clone(&said);
+        let follows = std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                writer.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                writer.1.notify_all();
             }
         });
-        log
+        Self { said, follows: Some(follows) }
     }
 
     /// A test that failed while it looked leaves the lines as they are.
     fn locked(&self) -> MutexGuard<'_, Vec<String>> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.said.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of it, of a host that has ended.
+    fn whole(&mut self) -> String {
+        if let Some(follows) = self.follows.take() {
+            follows.join().unwrap();
+        }
+        self.text()
     }
 
     fn text(&self) -> String {
@@ -289,21 +299,24 @@ impl Log {
     }
 
     fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.find(|line| serde_json::from_str(line).ok().filter(&wanted))
+    }
+
+    /// What `pick` makes of the first line that it makes something of, once that is there.
+    fn find<T>(&self, pick: impl Fn(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = 0;
         let mut lines = self.locked();
         loop {
             for line in &lines[seen..] {
-                if let Ok(value) = serde_json::from_str(line)
-                    && wanted(&value)
-                {
-                    return value;
+                if let Some(found) = pick(line) {
+                    return found;
                 }
             }
             seen = lines.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the log never said it");
-            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+            assert!(!left.is_zero(), "it was never said");
+            lines = self.said.1.wait_timeout(lines, left).unwrap().0;
         }
     }
 }
