@@ -138,15 +138,10 @@ async fn serve(
     let (predecessor, handed) = taken.unzip();
     let secured = Secured::of(&settings)?;
     let ports = Ports::take(&settings, handed, args.insecure_admin)?;
-    let Some((stop, mut first)) = build_first(args, manifest.as_ref()).await? else { return Ok(()) };
+    let Some((stop, mut first)) = build_first(args, manifest.as_ref(), &settings).await? else { return Ok(()) };
     // In the live loop, whoever has saved a file waits for it.
     let haste = if first.is_some() { Haste::SomebodyEdits } else { Haste::BesideRequests };
     let deployments = Arc::new(Deployments::open(&settings, haste)?);
-    if first.is_some()
-        && let Err(error) = editor::write_schema(&settings.state)
-    {
-        tracing::debug!(%error, "the schema of functions.toml is not in the state folder");
-    }
     let logs = keep_logs(&settings, &logging)?;
     let token = settings.admin.map(|_| Token::open(&settings.state)).transpose()?;
     let no_file = reload::without_file()?;
@@ -212,7 +207,11 @@ async fn succeeded(offer: Option<Offer>) {
 
 /// Builds the app, if it is to be. Gives what completes when the process is asked to end, and in the live loop how that
 /// begins; nothing, if it was asked meanwhile.
-async fn build_first(args: &UpArgs, manifest: Option<&Manifest>) -> anyhow::Result<Option<(Stop, Option<FirstBuild>)>> {
+async fn build_first(
+    args: &UpArgs,
+    manifest: Option<&Manifest>,
+    settings: &HostConfig,
+) -> anyhow::Result<Option<(Stop, Option<FirstBuild>)>> {
     let Some(manifest) = manifest else { return Ok(Some((stop_signal()?, None))) };
     if !args.watches() {
         // Nobody is there to mend what cannot be built, and what ends this process ends the build.
@@ -220,6 +219,9 @@ async fn build_first(args: &UpArgs, manifest: Option<&Manifest>) -> anyhow::Resu
             build::build_all(manifest)?;
         }
         return Ok(Some((stop_signal()?, None)));
+    }
+    if let Err(error) = editor::write_schema(&settings.state) {
+        tracing::debug!(%error, "the schema of functions.toml is not in the state folder");
     }
     let mut stop = stop_signal()?;
     tokio::select! {
