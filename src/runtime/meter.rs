@@ -146,13 +146,20 @@ impl Meter {
         }
         let until_timeout = self.time_left();
         if until_timeout.is_some_and(|left| left.is_zero()) {
-            return Err(Stop::Timeout);
+            return Err(if self.client_took_it() { Stop::UploadStalled } else { Stop::Timeout });
         }
         let until_stalled = self.upload.waiting(self.started).map(|waited| self.body_timeout.saturating_sub(waited));
         if until_stalled.is_some_and(|left| left.is_zero()) {
             return Err(Stop::UploadStalled);
         }
         Ok(until_timeout.into_iter().chain(until_stalled).min())
+    }
+
+    /// Whether a guest that is over its time waits for its upload, and would have some left had it not waited so long: then
+    /// its client was too slow, and not the guest.
+    fn client_took_it(&self) -> bool {
+        let own = self.started.elapsed().saturating_sub(self.upload.waited(self.started));
+        self.upload.waiting(self.started).is_some() && self.timeout.is_some_and(|timeout| own < timeout)
     }
 
     /// Wall time until the timeout; `None` if there is no timeout. Waiting for the client's upload does not count.
@@ -334,6 +341,21 @@ mod tests {
         assert!(meter.check_waiting().is_ok());
         meter.upload.wait_ends(meter.started());
         std::thread::sleep(Duration::from_millis(15));
+        assert_eq!(meter.check_waiting(), Err(Stop::Timeout));
+    }
+
+    #[test]
+    fn a_client_that_drips_uses_up_the_time_and_not_its_guest() {
+        let meter = meter(10, 60_000);
+        // Each wait is shorter than `body-timeout`; all together are longer than what a slow client is given.
+        for _ in 0..4 {
+            meter.upload.wait_ends(meter.started());
+            meter.upload.wait_begins(meter.started());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(meter.check_waiting(), Err(Stop::UploadStalled));
+        // One that waits for something else has used up its own.
+        meter.upload.wait_ends(meter.started());
         assert_eq!(meter.check_waiting(), Err(Stop::Timeout));
     }
 

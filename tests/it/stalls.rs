@@ -196,6 +196,21 @@ fn a_guest_that_says_nothing_for_long_does_not_cost_its_client_the_connection() 
     }
 }
 
+/// Its guest waits for it, and has not failed.
+#[test]
+fn an_upload_that_drips_ends_by_the_timeout_and_is_its_client_s_fault() {
+    let host = TestHost::with(
+        "name = \"test\"\n[host]\nbody-timeout = \"500ms\"\n[functions.cgi]\ncomponent = \"{cgi.wasm}\"\nroutes = [\"/cgi/{*rest}\"]\nlimits = { timeout = \"2s\" }\n",
+    );
+    let began = Instant::now();
+    let mut client = RawClient::open(host.address());
+    client.send("POST /cgi/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+    while client.send("x").is_open_after(Duration::from_millis(200)) {
+        assert!(began.elapsed() < TIMEOUT + LATE, "dripping gains time");
+    }
+    client.answer().assert_problem(408, "body_timeout");
+}
+
 #[test]
 fn an_upload_that_stops_ends_its_request_and_its_connection() {
     let host = host_with("body-timeout", "cgi");

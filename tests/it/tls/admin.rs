@@ -339,7 +339,7 @@ fn with_a_certificate_it_may_listen_where_others_reach_it() {
     // Everywhere is here as well.
     write(&format!("0.0.0.0:{port}"));
     run(folder.path(), &["status"]).unwrap();
-    // A name of it that is not of this machine alone: what is there is the certificate that is at hand.
+    // By an address that need not be this machine's, plain HTTP is not spoken.
     let token = folder.path().join(".fnhost/admin-token").to_str().unwrap().to_owned();
     let to = format!("http://0.0.0.0:{port}");
     let said = run(folder.path(), &["status", "--token-file", &token, "--to", &to]).unwrap_err();
