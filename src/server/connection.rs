@@ -10,6 +10,7 @@ use super::observe::Finished;
 use super::places::Place;
 use super::progress::{Patience, Progress, Stall, Watch};
 use super::proxy;
+use super::respond;
 use super::socket::{Socket, SocketView};
 use super::stream::Stream;
 use super::streams::StreamTasks;
@@ -124,6 +125,10 @@ impl Peer {
         self.requests() >= requests_max
     }
 
+    fn poll_trailers(&self) -> Poll<()> {
+        if self.socket.had_trailers() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     fn poll_spent(&self, requests_max: u64) -> Poll<u64> {
         if self.is_spent(requests_max) { Poll::Ready(self.requests()) } else { Poll::Pending }
     }
@@ -230,8 +235,12 @@ pub(super) async fn serve_connection(
     let _last = EndsLate(Arc::clone(&peer));
     let service = service_fn(|request| {
         peer.note_request(request.version());
-        let (host, peer) = (Arc::clone(&host), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(ingress::handle(host, peer, request).await) }
+        let (host, peer, version) = (Arc::clone(&host), Arc::clone(&peer), request.version());
+        async move {
+            let mut response = ingress::handle(host, peer, request).await;
+            respond::fit_version(&mut response, version);
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let mut watch = Watch::over(patience);
@@ -250,6 +259,10 @@ pub(super) async fn serve_connection(
                     connection.as_mut().graceful_shutdown();
                 }
                 tracing::trace!(requests, "a connection has had all its requests");
+            }
+            () = poll_fn(|_| peer.poll_trailers()), if !is_spent => {
+                is_spent = true;
+                connection.as_mut().graceful_shutdown();
             }
             // One that heeds no goodbye.
             _ = poll_fn(|_| peer.poll_spent(requests_max + u64::from(STREAMS_MAX))) => return,

@@ -175,6 +175,37 @@ fn what_follows_an_upload_with_two_lengths_is_never_read_as_a_request() {
     }
 }
 
+/// A line that ends without CR ends an upload for some and not for others, who take what follows it for trailers as well.
+#[test]
+fn what_follows_an_upload_with_trailers_is_never_read_as_a_request() {
+    let host = TestHost::of_guest("echo", "");
+    for trailers in ["x: y\r\n\r\n", "x: y\n\r\n", "\n\r\n", "x: y\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n";
+        let mut client = ask(&host, &format!("{head}{trailers}{HELLO}{HELLO}"));
+        let text = String::from_utf8(client.rest()).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 200 ").count(), 1, "{trailers:?}: {text}");
+        assert!(text.matches("HTTP/1.1 ").count() <= 2 && !text.contains("Hello"), "{trailers:?}: {text}");
+    }
+}
+
+/// A client of HTTP/1.0 asks for what others need not ask for; it is not told two things.
+#[test]
+fn a_client_of_http_1_0_is_told_whether_its_connection_goes_on() {
+    let host = TestHost::of_guest("hello", "");
+    let keeps = "GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let mut client = ask(&host, keeps);
+    for _ in 0..2 {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("keep-alive")));
+        client.send(keeps);
+    }
+    let mut client = ask(&host, "GET a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let answer = client.answer();
+    answer.assert_problem(400, "bad_request");
+    assert_eq!(answer.header("connection"), Some("close"));
+    client.assert_closed();
+}
+
 /// As nginx does. A client that is still there says so by keeping its half open.
 #[test]
 fn a_client_that_ends_its_half_is_gone() {
