@@ -284,7 +284,8 @@ fn settle(asked: &mut Asked) {
     asked.persists = !closes && (asked.is_http_11 || says(asked, b"keep-alive"));
     let (has_length, has_coding) =
         (asked.values("content-length").next().is_some(), asked.values("transfer-encoding").next().is_some());
-    if has_length && has_coding {
+    // What follows could be read in another way, or is meant for a tunnel.
+    if (has_length && has_coding) || asked.method == b"CONNECT" {
         asked.persists = false;
     }
     let hosts = asked.values("host").count();

@@ -41,7 +41,8 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
         Err(NoTarget::Malformed) => return respond::refusal(observed, Outcome::BadRequest, close),
         Err(NoTarget::TooLong) => return respond::refusal(observed, Outcome::TargetTooLong, close),
         Err(NoTarget::NotImplemented) => return respond::refusal(observed, Outcome::NotImplemented, close),
-        Err(NoTarget::Tunnel) => return respond::wrong_method(observed, METHODS, close),
+        // Who asks for a tunnel may be using it already, and what goes through it is no request.
+        Err(NoTarget::Tunnel) => return respond::wrong_method(observed, METHODS, true),
         Err(NoTarget::Server) => return respond::server_options(observed, METHODS, close),
     };
     let path = target.path_and_query.clone();
