@@ -132,6 +132,11 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
+/// What no field may have in its value (RFC 9110, 5.5).
+fn is_control(byte: &u8) -> bool {
+    (*byte < b' ' && *byte != b'\t') || *byte == 0x7f
+}
+
 fn trimmed(text: &[u8]) -> &[u8] {
     let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
     let begin = text.iter().position(|byte| !blank(byte)).unwrap_or(text.len());
@@ -184,7 +189,6 @@ fn head(bytes: &[u8]) -> Head {
         }
         let Some(colon) = field.iter().position(|byte| *byte == b':') else { return Head::Bad };
         let (name, value) = (&field[..colon], trimmed(&field[colon + 1..]));
-        let is_control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
         if !is_token(name) || value.iter().any(is_control) {
             return Head::Bad;
         }
@@ -266,7 +270,7 @@ fn chunks(bytes: &[u8]) -> Body {
         }
         has_trailers = true;
         let name = trailer.iter().position(|byte| *byte == b':').map(|colon| &trailer[..colon]);
-        if !name.is_some_and(is_token) {
+        if !name.is_some_and(is_token) || trailer.iter().any(is_control) {
             return Body::BadTrailers(body);
         }
     }
