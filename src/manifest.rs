@@ -34,6 +34,9 @@ use tls::TlsConfig;
 /// The most bytes of a functions.toml: ten thousand functions fit several times.
 pub const FILE_BYTES_MAX: u64 = 32 << 20;
 
+/// The most errors of one file that are told: a report is for people, and goes out in answers of the admin API.
+const ERRORS_MAX: usize = 100;
+
 /// An app, as functions.toml describes it: names checked, paths resolved, defaults filled in.
 #[derive(Debug, Clone)]
 pub struct Manifest {
@@ -288,7 +291,11 @@ pub enum Described {
 impl Described {
     /// Reads and checks the file at `path`. Relative paths in it start at its own folder.
     pub fn read(path: &Path) -> Result<Self, ManifestError> {
-        let source = read_text(path)?;
+        Self::parse(path, read_text(path)?)
+    }
+
+    /// Checks `source`, the text of the file at `path`.
+    pub fn parse(path: &Path, source: String) -> Result<Self, ManifestError> {
         let (file, errors) = file::read(&source);
         if !(file.is_host_alone && errors.is_empty()) {
             return Manifest::parse(path, source).map(|manifest| Self::App(Box::new(manifest)));
@@ -415,5 +422,9 @@ impl Manifest {
 fn render(mut errors: Vec<Diagnostic>, path: &Path, source: &str) -> Report {
     errors.sort_by_key(|error| error.span.start);
     let path = path.display().to_string();
-    Report { texts: errors.iter().map(|error| error.render(&path, source)).collect() }
+    let mut texts: Vec<String> = errors.iter().take(ERRORS_MAX).map(|error| error.render(&path, source)).collect();
+    if let Some(more) = errors.len().checked_sub(ERRORS_MAX).filter(|more| *more > 0) {
+        texts.push(format!("and {more} more"));
+    }
+    Report { texts }
 }

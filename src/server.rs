@@ -9,6 +9,8 @@ mod connection;
 mod forwarded;
 mod frames;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod ingress;
 mod observe;
 mod places;

@@ -36,6 +36,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use problem::Problem;
+#[cfg(fuzzing)]
+pub(super) use problem::of_text as problem_of;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;

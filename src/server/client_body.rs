@@ -42,6 +42,9 @@ impl Body for ClientBody {
         };
         if ended && let Some(socket) = self.socket.take() {
             socket.note_uploading(false);
+            if frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_trailers)) {
+                socket.note_trailers();
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(explained)))
     }

@@ -9,6 +9,7 @@ use super::observe::Finished;
 use super::places::Place;
 use super::progress::{Patience, Progress, Stall, Watch};
 use super::proxy;
+use super::respond::{self, ResponseBody};
 use super::socket::{Socket, SocketView};
 use super::stream::Stream;
 use super::streams::StreamTasks;
@@ -16,8 +17,9 @@ use super::tls::Tls;
 use super::{Door, Host};
 use crate::network::Network;
 use crate::runtime::response::Remains;
-use http::Version;
 use http::uri::Scheme;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -132,6 +134,11 @@ impl Peer {
         self.requests() >= requests_max
     }
 
+    /// Ready when there was the last request that is answered.
+    fn poll_last(&self, requests_max: u64) -> Poll<u64> {
+        if self.socket.had_trailers() { Poll::Ready(self.requests()) } else { self.poll_spent(requests_max) }
+    }
+
     fn poll_spent(&self, requests_max: u64) -> Poll<u64> {
         if self.is_spent(requests_max) { Poll::Ready(self.requests()) } else { Poll::Pending }
     }
@@ -238,8 +245,7 @@ pub(super) async fn serve_connection(
     let _last = EndsLate(Arc::clone(&peer));
     let service = service_fn(|request| {
         peer.note_request(request.version());
-        let (host, peer) = (Arc::clone(&host), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(ingress::handle(host, peer, request).await) }
+        answer(Arc::clone(&host), Arc::clone(&peer), request)
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let mut watch = Watch::over(patience);
@@ -251,10 +257,10 @@ pub(super) async fn serve_connection(
             biased;
             ended = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)) => return log_end(ended),
             stall = poll_fn(|cx| watch.poll(&peer.progress, cx)) => break Some(stall),
-            // HTTP/1.1 says so with its last answer.
-            requests = poll_fn(|_| peer.poll_spent(requests_max)), if !is_spent => {
+            // HTTP/1.1 says so with its last answer, or has no more of them behind trailers.
+            requests = poll_fn(|_| peer.poll_last(requests_max)), if !is_spent => {
                 is_spent = true;
-                if peer.is_http2() {
+                if peer.is_http2() || peer.socket.had_trailers() {
                     connection.as_mut().graceful_shutdown();
                 }
                 tracing::trace!(requests, "a connection has had all its requests");
@@ -297,6 +303,17 @@ pub(super) async fn serve_connection(
     }
     connection.as_mut().graceful_shutdown();
     log_end(poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)).await);
+}
+
+async fn answer(
+    host: Arc<Host>,
+    peer: Arc<Peer>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let version = request.version();
+    let mut response = ingress::handle(host, peer, request).await;
+    respond::fit_version(&mut response, version);
+    Ok(response)
 }
 
 /// A connection, while it is open.

@@ -33,12 +33,17 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let failure = host.build_failure.load_full();
     let live_of = |failure: &BuildFailure| serving.app(failure.app()).map(|app| app.live.number);
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
+    // It came with an upload that others may end elsewhere.
+    if peer.socket.had_trailers() {
+        return respond::refusal(observed, Outcome::BadRequest, close);
+    }
     let target = match Target::of(&request, peer.authority()) {
         Ok(target) => target,
         Err(NoTarget::Malformed) => return respond::refusal(observed, Outcome::BadRequest, close),
         Err(NoTarget::TooLong) => return respond::refusal(observed, Outcome::TargetTooLong, close),
         Err(NoTarget::NotImplemented) => return respond::refusal(observed, Outcome::NotImplemented, close),
-        Err(NoTarget::Tunnel) => return respond::wrong_method(observed, METHODS, close),
+        // Who asks for a tunnel may be using it already, and what goes through it is no request.
+        Err(NoTarget::Tunnel) => return respond::wrong_method(observed, METHODS, true),
         Err(NoTarget::Server) => return respond::server_options(observed, METHODS, close),
     };
     if let Some(https_port) = peer.leads_to {

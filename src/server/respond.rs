@@ -11,7 +11,7 @@ use super::framing;
 use super::observe::Observation;
 use super::streams;
 use crate::middleware::Answer;
-use crate::names::{RELEASE_HEADER, strip_host_headers};
+use crate::names::{RELEASE_HEADER, RequestId, strip_host_headers};
 use crate::receipt::Outcome;
 use crate::release::canary::strip_cookie;
 use crate::runtime::gate::Refused;
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use file::FileOut;
 use guest::{ObservedBody, Promised};
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
 use std::pin::Pin;
@@ -178,21 +178,26 @@ pub(super) fn build_page(
 }
 
 fn problem(observed: Observation, outcome: Outcome, mut headers: HeaderMap, close: bool) -> Response<ResponseBody> {
+    let body = words(outcome, observed.function_name(), observed.request_id());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    own(observed, outcome, headers, body.into(), close)
+}
+
+/// What a client reads of `outcome`.
+pub(super) fn words(outcome: Outcome, function: Option<&str>, id: RequestId) -> Vec<u8> {
     let (status, detail) = status_and_detail(outcome);
-    let mut id = [0; 32];
+    let mut buffer = [0; 32];
     let body = Problem {
         r#type: "about:blank",
         title: status.canonical_reason().unwrap_or_default(),
         status: status.as_u16(),
         detail,
         code: outcome.as_str(),
-        function: observed.function_name(),
-        request_id: observed.request_id().encode(&mut id),
+        function,
+        request_id: id.encode(&mut buffer),
     };
     // Strings and numbers cannot fail to become JSON.
-    let body = serde_json::to_vec(&body).unwrap_or_default();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    own(observed, outcome, headers, body.into(), close)
+    serde_json::to_vec(&body).unwrap_or_default()
 }
 
 /// The host's own words.
@@ -238,6 +243,14 @@ fn is_last(outcome: Outcome) -> bool {
 /// Whether a response to this method has no body, whatever it says (RFC 9110, 9.3.2).
 pub(super) fn sends_no_body(method: &Method) -> bool {
     method == Method::HEAD
+}
+
+/// Makes an answer one of `version`, where that changes what it says: a client of HTTP/1.0 that would like to keep its connection is
+/// told so by hyper, beside `close`, unless the answer is of HTTP/1.0 as well.
+pub(super) fn fit_version(response: &mut Response<ResponseBody>, version: Version) {
+    if version == Version::HTTP_10 && response.headers().contains_key(CONNECTION) {
+        *response.version_mut() = version;
+    }
 }
 
 /// A guest's answer.

@@ -68,6 +68,8 @@ struct Signs {
     refused: AtomicBool,
     /// The upload of the last request has not come to its end.
     uploading: AtomicBool,
+    /// An upload had trailers.
+    trailers: AtomicBool,
 }
 
 /// A look at a socket, which does not keep it open. Cheap to clone.
@@ -150,6 +152,17 @@ impl SocketView {
     /// Whether the client is still sending the body of its last request, as far as it was read.
     pub(super) fn note_uploading(&self, uploading: bool) {
         self.signs.uploading.store(uploading, Ordering::Relaxed);
+    }
+
+    /// An upload had trailers. hyper takes a line of them that ends without CR for a part of the next one, so others may have seen
+    /// the end of the upload before, and a request in what was taken for trailers here: nothing behind them is answered.
+    pub(super) fn note_trailers(&self) {
+        self.signs.trailers.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an upload had trailers.
+    pub(super) fn had_trailers(&self) -> bool {
+        self.signs.trailers.load(Ordering::Relaxed)
     }
 
     /// Has the client see a reset in place of an end, when this is closed.

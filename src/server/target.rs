@@ -41,15 +41,16 @@ impl Target {
     /// Reads it from the target and from Host; a target in absolute form wins (RFC 9112, 3.2.2). Without either, as
     /// HTTP/1.0 allows, it is the address that was connected to, if that may stand in.
     pub(super) fn of<B>(request: &Request<B>, local: Option<SocketAddr>) -> Result<Self, NoTarget> {
+        let host = host_of(request).ok_or(NoTarget::Malformed)?;
+        if !is_chunked_at_most(request.headers()) {
+            return Err(NoTarget::NotImplemented);
+        }
         match *request.method() {
             Method::CONNECT => return Err(NoTarget::Tunnel),
             Method::TRACE => return Err(NoTarget::NotImplemented),
             _ => {}
         }
-        if !is_chunked_at_most(request.headers()) {
-            return Err(NoTarget::NotImplemented);
-        }
-        let authority = authority_of(request, local).ok_or(NoTarget::Malformed)?;
+        let authority = authority_of(request, host, local).ok_or(NoTarget::Malformed)?;
         let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         if path_and_query.as_str().len() > TARGET_BYTES_MAX {
             return Err(NoTarget::TooLong);
@@ -83,13 +84,18 @@ impl Target {
     }
 }
 
-fn authority_of<B>(request: &Request<B>, local: Option<SocketAddr>) -> Option<Authority> {
+/// What Host says, if it is there; nothing, if it is malformed, repeated, or missing where it must be there, whoever wins.
+#[expect(clippy::option_option, reason = "whether it is as it should be, and what it then says")]
+fn host_of<B>(request: &Request<B>) -> Option<Option<Authority>> {
     let mut hosts = request.headers().get_all(HOST).iter();
-    let (host, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
-        return None;
+    match (hosts.next(), hosts.next()) {
+        (None, _) => (request.version() != Version::HTTP_11).then_some(None),
+        (Some(host), None) => parse(host.as_bytes()).map(Some),
+        (Some(_), Some(_)) => None,
     }
-    let host = host.map(|host| parse(host.as_bytes()).ok_or(())).transpose().ok()?;
+}
+
+fn authority_of<B>(request: &Request<B>, host: Option<Authority>, local: Option<SocketAddr>) -> Option<Authority> {
     let uri = request.uri();
     let named = match (uri.authority(), uri.scheme()) {
         (None, _) => None,
@@ -101,8 +107,7 @@ fn authority_of<B>(request: &Request<B>, local: Option<SocketAddr>) -> Option<Au
     };
     match request.version() {
         Version::HTTP_09 | Version::HTTP_10 => named.or(host).or_else(|| Authority::try_from(local?.to_string()).ok()),
-        // Host must be there, whoever wins.
-        Version::HTTP_11 => host.map(|host| named.unwrap_or(host)),
+        Version::HTTP_11 => named.or(host),
         // They are two ways of saying the same (RFC 9113, 8.3.1).
         _ => match (named, host) {
             (Some(named), Some(host)) => (named == host).then_some(named),

@@ -34,6 +34,9 @@ fn a_host_that_is_missing_repeated_or_malformed_is_400_and_closes() {
         "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n",
         "GET a HTTP/1.1\r\nHost: a\r\n",
         "GET * HTTP/1.1\r\nHost: a\r\n",
+        "CONNECT a:443 HTTP/1.1\r\n",
+        "CONNECT a:443 HTTP/1.1\r\nHost: a\r\nHost: b\r\n",
+        "TRACE / HTTP/1.1\r\n",
     ] {
         let mut client = ask(&host, &format!("{head}\r\n{HELLO}"));
         let text = String::from_utf8(client.rest()).unwrap();
@@ -86,8 +89,10 @@ fn methods_that_are_for_no_function_are_answered_by_the_host() {
     // Its connection serves on.
     assert_eq!(client.send(HELLO).answer().body, "Hello, world!\n");
 
-    let answer = ask(&host, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n").answer();
+    let mut client = ask(&host, &format!("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n{HELLO}"));
+    let answer = client.answer();
     answer.assert_problem(405, "no_method");
+    client.assert_closed();
     assert!(answer.header("allow").is_some_and(|allow| allow.starts_with("GET, ")), "{answer:?}");
 
     let mut client = ask(&host, &format!("TRACE / HTTP/1.1\r\nHost: a\r\nX-Secret: s\r\n\r\n{HELLO}"));
@@ -173,6 +178,35 @@ fn what_follows_an_upload_with_two_lengths_is_never_read_as_a_request() {
         client.answer().assert_problem(501, "not_implemented");
         client.assert_closed();
     }
+}
+
+/// A line that ends without CR ends an upload for some and not for others, who take what follows it for trailers as well.
+#[test]
+fn what_follows_an_upload_with_trailers_is_never_read_as_a_request() {
+    let host = TestHost::of_guest("echo", "");
+    for trailers in ["x: y\r\n\r\n", "x: y\n\r\n", "\n\r\n", "x: y\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n";
+        let mut client = ask(&host, &format!("{head}{trailers}{HELLO}{HELLO}"));
+        let text = String::from_utf8(client.rest()).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 200 ").count(), 1, "{trailers:?}: {text}");
+        assert!(text.matches("HTTP/1.1 ").count() <= 2 && !text.contains("Hello"), "{trailers:?}: {text}");
+    }
+}
+
+/// A client of HTTP/1.0 asks for what others need not ask for; it is not told two things.
+#[test]
+fn a_client_of_http_1_0_is_told_whether_its_connection_goes_on() {
+    let host = TestHost::of_guest("hello", "");
+    let keeps = "GET /hello HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let mut client = ask(&host, keeps);
+    for _ in 0..2 {
+        let text = String::from_utf8(client.until("Hello, world!\n")).unwrap();
+        assert!(text.starts_with("HTTP/1.0 200 ") && text.contains("\r\nconnection: keep-alive\r\n"), "{text}");
+        client.send(keeps);
+    }
+    let mut client = ask(&host, "GET a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let text = String::from_utf8(client.rest()).unwrap();
+    assert!(text.starts_with("HTTP/1.0 400 ") && text.contains("\r\nconnection: close\r\n"), "{text}");
 }
 
 /// As nginx does. A client that is still there says so by keeping its half open.

@@ -164,3 +164,19 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// A problem that repeats what somebody has written, or one of the others.
+#[cfg(fuzzing)]
+pub(in crate::server) fn of_text(kind: u8, text: String) -> Response {
+    let problem = match kind % 8 {
+        0 => Problem::BadName(text),
+        1 => Problem::BadJson(text),
+        2 => Problem::BadRequest(text),
+        3 => Problem::BadManifest(text),
+        4 => Problem::Host(text),
+        5 => Problem::NoToken,
+        6 => Problem::TooLarge("A component", text.len() as u64),
+        _ => Problem::NoReceipt,
+    };
+    problem.into_response()
+}
