@@ -107,7 +107,8 @@ fn check(asked: &[Asked], stop: &Stop, read: &answers::Read, ended_first: bool) 
         assert!(refused || unread || answered == REQUESTS_MAX, "it closes for nothing: {last:?}");
     }
     if matches!(stop, Stop::BadHead { .. }) {
-        assert!(ended, "what is no request was not refused: {read:?}\n{asked:?}");
+        // Behind a request for another protocol, hyper closes without a word.
+        assert!(ended || ended_first, "what is no request was not refused: {read:?}\n{asked:?}");
     }
     if last_closes {
         assert!(ended_first, "it says that it closes, and does not");
