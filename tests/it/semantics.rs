@@ -193,6 +193,15 @@ fn what_follows_an_upload_with_trailers_is_never_read_as_a_request() {
     }
 }
 
+#[test]
+fn what_is_no_request_is_refused_behind_the_answer_before() {
+    let host = TestHost::with("name = \"test\"\n[functions.it]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/x\"]\n");
+    let mut client = ask(&host, "GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n");
+    client.answer().assert_problem(404, "no_route");
+    assert_eq!(client.answer().status, 400);
+    client.assert_closed();
+}
+
 /// A client of HTTP/1.0 asks for what others need not ask for; it is not told two things.
 #[test]
 fn a_client_of_http_1_0_is_told_whether_its_connection_goes_on() {
