@@ -33,11 +33,9 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let failure = host.build_failure.load_full();
     let live_of = |failure: &BuildFailure| serving.app(failure.app()).map(|app| app.live.number);
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
-    // It came with an upload that others may end elsewhere.
-    if peer.socket.had_trailers() {
-        return respond::refusal(observed, Outcome::BadRequest, close);
-    }
     let target = match Target::of(&request, peer.authority()) {
+        // It came with an upload that others may end elsewhere.
+        _ if peer.socket.had_trailers() => return respond::refusal(observed, Outcome::BadRequest, close),
         Ok(target) => target,
         Err(NoTarget::Malformed) => return respond::refusal(observed, Outcome::BadRequest, close),
         Err(NoTarget::TooLong) => return respond::refusal(observed, Outcome::TargetTooLong, close),
