@@ -110,7 +110,8 @@ fn check(asked: &[Asked], stop: &Stop, read: &answers::Read, ended_first: bool) 
         // Behind a request for another protocol, hyper closes without a word.
         assert!(ended || ended_first, "what is no request was not refused: {read:?}\n{asked:?}");
     }
-    if last_closes {
+    // Of an upload that is not at its end it takes some more, for its client to come to read the answer.
+    if last_closes && !matches!(stop, Stop::InBody(_) | Stop::BadTrailers(_)) {
         assert!(ended_first, "it says that it closes, and does not");
     }
 }
