@@ -52,45 +52,10 @@ def host(build, profile="dist"):
 
 
 @functools.cache
-def floor(build):
-    """The host and a bare axum in one process, for what the network alone costs."""
-    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "floor"]
-    return build.made(TARGET / "dist/examples/floor", lambda: run(command))
-
-
-@functools.cache
-def floor_query(build):
-    """A query by bare axum."""
-    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "floor_query"]
-    return build.made(TARGET / "dist/examples/floor_query", lambda: run(command))
-
-
-@functools.cache
-def floor_limit(build):
-    """A limit by bare axum."""
-    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "floor_limit"]
-    return build.made(TARGET / "dist/examples/floor_limit", lambda: run(command))
-
-
-@functools.cache
-def floor_tls(build):
-    """TLS by bare rustls and hyper."""
-    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "floor_tls"]
-    return build.made(TARGET / "dist/examples/floor_tls", lambda: run(command))
-
-
-@functools.cache
-def handshakes(build):
-    """A load of new TLS connections."""
-    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "handshakes"]
-    return build.made(TARGET / "dist/examples/handshakes", lambda: run(command))
-
-
-@functools.cache
-def receiver(build):
-    """A receiver of traces."""
-    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", "receiver"]
-    return build.made(TARGET / "dist/examples/receiver", lambda: run(command))
+def example(build, name):
+    """What the host is held against, or what loads it, of benches/NAME.rs."""
+    command = ["cargo", "build", "--profile", "dist", "--locked", "--example", name]
+    return build.made(TARGET / "dist/examples" / name, lambda: run(command))
 
 
 def wasmtime_root(profile):

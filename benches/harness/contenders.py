@@ -195,7 +195,7 @@ def floor(build):
 def floor_of(build, name, toml):
     """One process with a host of an app, and bare axum beside it."""
     ports = {"http": r"floor on http://127\.0\.0\.1:(\d+)\n", "fnhost": r"listening on http://127\.0\.0\.1:(\d+)\n"}
-    return Launch(name, (builds.floor(build), toml), ports, mute=True)
+    return Launch(name, (builds.example(build, "floor"), toml), ports, mute=True)
 
 
 def wasmtime(build, contender):

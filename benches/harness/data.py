@@ -125,7 +125,7 @@ def databases(build):
                    + function("hello", components.rust(build, "hello-wstd.wasm"), "/hello", limits)
                    + function("sockets", sockets, "/sockets",
                               f'outbound = ["tcp://127.0.0.1:{port}"]\nenv = {{ DATABASE = "127.0.0.1:{port}" }}\n{limits}'))
-        axum = Launch("floor-query", (builds.floor_query(build), url, str(POOL)), {"http": LISTEN}, mute=True)
+        axum = Launch("floor-query", (builds.example(build, "floor_query"), url, str(POOL)), {"http": LISTEN}, mute=True)
         with servers.running(axum, SHARED) as floor, servers.running(contenders.host_of(build, "databases", toml), SHARED) as host:
             running = {f"axum, pool of {POOL}": (floor, "/"),
                        f"fnhost, pool of {POOL}, `concurrency = 600`": (host, "/"),

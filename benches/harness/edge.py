@@ -103,7 +103,7 @@ def ratio_row(what, against, wanted, ratios):
 
 def new_handshakes(build, cert, key, tls):
     """New connections by the host against those by a bare server; rows, and what the bare one says of its handshakes."""
-    floor = Launch("floor-tls", (builds.floor_tls(build), cert, key), {"http": LISTEN}, mute=True, scheme="https")
+    floor = Launch("floor-tls", (builds.example(build, "floor_tls"), cert, key), {"http": LISTEN}, mute=True, scheme="https")
     found = {(requests, name): [] for requests in (0, 1) for name in ("host", "bare")}
     made = 0
     with contextlib.ExitStack() as stack:
@@ -139,7 +139,7 @@ def handshake_rows(requests, ours, bare):
 def connect(build, server, placement, connections, requests, seconds=SECONDS):
     """What became of new connections, with so many requests each."""
     numbers = map(str, (server.ports["http"], connections, seconds, requests))
-    done = subprocess.run(placement.load([str(builds.handshakes(build)), *numbers]), capture_output=True, text=True)
+    done = subprocess.run(placement.load([str(builds.example(build, "handshakes")), *numbers]), capture_output=True, text=True)
     if done.returncode != 0:
         raise Failure(f"the load of new connections failed: {done.stderr}")
     return json.loads(done.stdout)

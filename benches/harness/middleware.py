@@ -94,7 +94,7 @@ def limits(build):
     """What a limit of 1,000/s lets through of all that 64 clients can offer, and how fast it refuses the rest."""
     hello = function("hello", contenders.component(build, "0.2"), "/", 'middleware = ["limit"]\n')
     limit = f'[middleware.limit]\nrate-limit = {{ requests = {PER_SECOND}, per = "1s", burst = {BURST}, by = "client" }}\n'
-    axum = Launch("floor-limit", (builds.floor_limit(build), str(PER_SECOND)), {"http": LISTEN}, mute=True)
+    axum = Launch("floor-limit", (builds.example(build, "floor_limit"), str(PER_SECOND)), {"http": LISTEN}, mute=True)
     found = {"axum and governor": [], "fnhost": []}
     with contextlib.ExitStack() as stack:
         running = {

@@ -50,7 +50,7 @@ def ask(server, name, path):
 def observing(build):
     """Requests/s with nothing watched, with everything, and with everything and a tenth of the traces exported."""
     hello = function("hello", contenders.component(build, "0.2"), "/")
-    receiver = Launch("receiver", (builds.receiver(build),), {"http": LISTEN}, mute=True)
+    receiver = Launch("receiver", (builds.example(build, "receiver"),), {"http": LISTEN}, mute=True)
     with servers.running(receiver, BESIDE_THE_LOAD) as traces:
         otlp = f'[observe]\notlp = "{traces.url(path="")}"\notlp-sample = "10%"\n'
         kinds = {
