@@ -74,6 +74,11 @@ fn check(asked: &[Asked], stop: &Stop, read: &answers::Read, ended_first: bool) 
             check_answer(asked, answer);
             continue;
         }
+        // Where hyper sees an end of broken trailers, and no head behind that, it says so, and no more: as behind good ones.
+        if matches!(stop, Stop::BadTrailers(_)) && at == asked.len() + 1 && answer.value("x-request-id").is_none() {
+            assert!(answer.status == 400 && answer.closes, "{answer:?}");
+            continue;
+        }
         // One more than the requests that are whole, at the most.
         assert_eq!(at, asked.len(), "something was answered that nobody asked: {answer:?}\n{asked:?}\n{stop:?}");
         match stop {

@@ -193,10 +193,12 @@ fn what_follows_an_upload_with_trailers_is_never_read_as_a_request() {
     }
 }
 
+/// An answer may wait to be written while its upload, which nobody wanted, comes to its end: then what follows that is read.
 #[test]
 fn what_is_no_request_is_refused_behind_the_answer_before() {
     let host = TestHost::with("name = \"test\"\n[functions.it]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/x\"]\n");
-    let mut client = ask(&host, "GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n");
+    let upload = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    let mut client = ask(&host, &format!("{upload}nonsense\r\n\r\n"));
     client.answer().assert_problem(404, "no_route");
     assert_eq!(client.answer().status, 400);
     client.assert_closed();
