@@ -376,14 +376,8 @@ fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
 
 fn connection_builder(streams: StreamTasks) -> auto::Builder<StreamTasks> {
     let mut builder = auto::Builder::new(streams);
-    // How long a head may take is for `progress` to say. Where answers are written in parts, hyper puts its own, to what is no
-    // request, before the body of the answer that is not written yet.
-    builder
-        .http1()
-        .writev(false)
-        .header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES_MAX as usize)
-        .max_headers(HEADERS_MAX);
+    // How long a head may take is for `progress` to say.
+    builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX as usize).max_headers(HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

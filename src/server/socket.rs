@@ -120,23 +120,6 @@ impl Socket {
         Ok(())
     }
 
-    /// Has others have their turn, before the first bytes of an answer.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::take(&mut self.asked) && !self.turns.guests_compute.load(Ordering::Relaxed) {
-            // A task that wakes itself is polled again behind those that are ready now.
-            cx.waker().wake_by_ref();
-            let given = self.turns.given.fetch_add(1, Ordering::Relaxed);
-            let alone = given == std::mem::replace(&mut self.given_last, given + 1);
-            self.signs.waits_alone.store(alone, Ordering::Relaxed);
-            self.waits = true;
-            return Poll::Pending;
-        }
-        if std::mem::take(&mut self.waits) {
-            self.signs.waits_alone.store(false, Ordering::Relaxed);
-        }
-        Poll::Ready(())
-    }
-
     fn note_written(&mut self, written: &Poll<io::Result<usize>>) {
         self.progress.note_blocked(written.is_pending());
         if let Poll::Ready(Ok(bytes)) = written {
@@ -212,7 +195,6 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_turn(cx));
         let written = Pin::new(&mut *self.stream()).poll_write(cx, bytes);
         self.note_written(&written);
         written
@@ -223,7 +205,22 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_turn(cx));
+        // An upload that nobody wants is thrown away as soon as it is answered, and what is behind it read: if that is no request,
+        // hyper puts its refusal before what it has not written yet of the answer. So that is not put off.
+        let puts_off =
+            !self.signs.uploading.load(Ordering::Relaxed) && !self.turns.guests_compute.load(Ordering::Relaxed);
+        if std::mem::take(&mut self.asked) && puts_off {
+            // A task that wakes itself is polled again behind those that are ready now.
+            cx.waker().wake_by_ref();
+            let given = self.turns.given.fetch_add(1, Ordering::Relaxed);
+            let alone = given == std::mem::replace(&mut self.given_last, given + 1);
+            self.signs.waits_alone.store(alone, Ordering::Relaxed);
+            self.waits = true;
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut self.waits) {
+            self.signs.waits_alone.store(false, Ordering::Relaxed);
+        }
         let written = Pin::new(&mut *self.stream()).poll_write_vectored(cx, parts);
         self.note_written(&written);
         written
