@@ -54,7 +54,11 @@ pub enum Stop {
     /// A request whose upload is broken.
     BadBody(Asked),
     /// A request whose trailers are broken, behind an upload that is whole.
-    BadTrailers(Asked),
+    BadTrailers {
+        asked: Asked,
+        /// Behind an empty line, which ends them for who does not mind, is something that asks for an answer without a body.
+        next_is_head: bool,
+    },
 }
 
 enum Head {
@@ -68,7 +72,7 @@ enum Body {
     WithTrailers(Vec<u8>),
     Partial(Vec<u8>),
     Bad(Vec<u8>),
-    BadTrailers(Vec<u8>),
+    BadTrailers { body: Vec<u8>, next_is_head: bool },
 }
 
 /// The requests in `bytes` that are whole.
@@ -116,7 +120,9 @@ pub fn read(mut bytes: &[u8]) -> (Vec<Asked>, Stop) {
             }
             Body::Partial(body) => return (requests, Stop::InBody(Asked { body, ..asked })),
             Body::Bad(body) => return (requests, Stop::BadBody(Asked { body, ..asked })),
-            Body::BadTrailers(body) => return (requests, Stop::BadTrailers(Asked { body, ..asked })),
+            Body::BadTrailers { body, next_is_head } => {
+                return (requests, Stop::BadTrailers { asked: Asked { body, ..asked }, next_is_head });
+            }
         }
     }
 }
@@ -259,10 +265,12 @@ fn chunks(bytes: &[u8]) -> Body {
             _ => return Body::Bad(body),
         }
     }
+    let trailers = rest;
+    let bad = |body| Body::BadTrailers { body, next_is_head: is_head_behind(trailers) };
     let mut has_trailers = false;
     loop {
         let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return Body::Partial(body) };
-        let Some(trailer) = rest[..end].strip_suffix(b"\r") else { return Body::BadTrailers(body) };
+        let Some(trailer) = rest[..end].strip_suffix(b"\r") else { return bad(body) };
         rest = &rest[end + 1..];
         if trailer.is_empty() {
             let length = bytes.len() - rest.len();
@@ -271,9 +279,16 @@ fn chunks(bytes: &[u8]) -> Body {
         has_trailers = true;
         let name = trailer.iter().position(|byte| *byte == b':').map(|colon| &trailer[..colon]);
         if !name.is_some_and(is_token) || trailer.iter().any(is_control) {
-            return Body::BadTrailers(body);
+            return bad(body);
         }
     }
+}
+
+fn is_head_behind(trailers: &[u8]) -> bool {
+    let Some(end) = trailers.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let next = &trailers[end + 4..];
+    let begin = next.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(next.len());
+    next[begin..].starts_with(b"HEAD ")
 }
 
 /// What follows for the connection from the fields of a request, and whether it is to be refused.
