@@ -4,6 +4,7 @@
 //! loaded: compiling, linking, type checks, fitting into the pool.
 
 mod capability;
+mod clock;
 pub mod code;
 pub mod component;
 pub mod compose;

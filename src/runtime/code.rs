@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-use wasmtime::component::Linker;
+use wasmtime::Engine;
+use wasmtime::component::{InstancePre, Linker};
 
 /// The bytes of one page of a linear memory.
 const PAGE_BYTES: u64 = 64 << 10;
@@ -37,13 +38,21 @@ pub(super) enum Code {
 impl Code {
     /// The bytes that it is mapped from.
     fn bytes(&self) -> usize {
-        let pre = match self {
+        let image = self.instance_pre().component().image_range();
+        image.end.addr() - image.start.addr()
+    }
+
+    /// What it was loaded for, and runs on.
+    pub(super) fn engine(&self) -> &Engine {
+        self.instance_pre().engine()
+    }
+
+    fn instance_pre(&self) -> &InstancePre<State> {
+        match self {
             Self::Http02(pre) => pre.instance_pre(),
             Self::Http03(pre) => pre.instance_pre(),
             Self::Command(pre) => pre.instance_pre(),
-        };
-        let image = pre.component().image_range();
-        image.end.addr() - image.start.addr()
+        }
     }
 }
 

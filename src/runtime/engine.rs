@@ -1,9 +1,10 @@
-//! The engines: one configuration, twice, and the clock that interrupts guests.
+//! The engines: one configuration, twice.
 //!
 //! 0.2 components and commands run on an engine with `concurrency_support(false)`, which spares each request the state
 //! of tasks that it cannot have; 0.3 components need it on. Code is compiled by engines that allocate nothing ([`Compilers`]),
 //! because a pool is sized from what the compiled components need ([`Engines`]).
 
+use super::clock::{Clock, ClockHandle};
 use super::pool::{Needs, Pool};
 use super::recompiled::Recompiled;
 use super::response::Streams;
@@ -11,17 +12,7 @@ use crate::platform;
 use crate::receipt::Kind;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-use std::time::Duration;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy};
-
-/// How often an epoch passes: the longest that a guest holds a thread before others get a turn.
-pub(super) const EPOCH_TICK: Duration = Duration::from_millis(1);
-/// Epochs that a guest computes through before it counts as one that computes for long.
-const LONG_EPOCHS: u32 = 3;
-/// Epochs without any sandbox after which the clock stands still, so that an idle host wakes nobody.
-const IDLE_TICKS: u32 = 1000;
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
@@ -236,9 +227,9 @@ impl Engines {
         self.streams.sweep();
     }
 
-    /// Whether a guest has computed for [`LONG_EPOCHS`] or more since this was last asked.
+    /// Whether a guest has computed for long since this was last asked.
     pub fn take_computed(&self) -> bool {
-        self.clock.shared.turns.swap(0, Ordering::Relaxed) > 0
+        self.clock.take_computed()
     }
 
     /// Whether sandboxes are cleared in a way that has become unsafe since the start: pages could be swapped out now.
@@ -285,118 +276,4 @@ fn config(concurrent: bool) -> Config {
         // JavaScript and Python come with a heap of some ten MiB that was filled at build time.
         .memory_guaranteed_dense_image_size(128 << 20);
     config
-}
-
-/// The thread that makes epochs pass. A plain thread, because a guest that never yields can starve a runtime's timers.
-/// Stops and joins when dropped.
-struct Clock {
-    shared: Arc<ClockState>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-struct ClockState {
-    /// Sandboxes alive now.
-    alive: AtomicUsize,
-    /// How often guests that compute for long gave others a turn.
-    turns: AtomicUsize,
-    /// Whether the thread sleeps until somebody wakes it.
-    parked: AtomicBool,
-    stop: AtomicBool,
-    thread: std::sync::OnceLock<thread::Thread>,
-}
-
-impl Clock {
-    fn start(engines: Vec<Engine>) -> Self {
-        let shared = Arc::new(ClockState {
-            alive: AtomicUsize::new(0),
-            turns: AtomicUsize::new(0),
-            parked: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            thread: std::sync::OnceLock::new(),
-        });
-        let state = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("epochs".to_owned())
-            .spawn(move || state.run(&engines))
-            .inspect(|handle| {
-                let _ = shared.thread.set(handle.thread().clone());
-            })
-            .inspect_err(|error| tracing::error!(%error, "no thread for the epochs: guests cannot be interrupted"))
-            .ok();
-        Self { shared, thread }
-    }
-
-    fn handle(&self) -> ClockHandle {
-        ClockHandle(Arc::clone(&self.shared))
-    }
-}
-
-impl ClockState {
-    fn run(&self, engines: &[Engine]) {
-        let mut idle_ticks = 0;
-        while !self.stop.load(Ordering::Acquire) {
-            thread::sleep(EPOCH_TICK);
-            engines.iter().for_each(Engine::increment_epoch);
-            idle_ticks = if self.alive.load(Ordering::Relaxed) == 0 { idle_ticks + 1 } else { 0 };
-            if idle_ticks > IDLE_TICKS {
-                idle_ticks = 0;
-                // First the flag, then a second look: whoever makes a sandbox counts first and looks at the flag then
-                // (both sequentially consistent), so one of the two sees the other.
-                self.parked.store(true, Ordering::SeqCst);
-                while self.alive.load(Ordering::SeqCst) == 0 && !self.stop.load(Ordering::Acquire) {
-                    thread::park();
-                }
-                self.parked.store(false, Ordering::SeqCst);
-            }
-        }
-    }
-}
-
-impl Drop for Clock {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // It panics nowhere; were it to, there would be nothing left to stop.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Where sandboxes report that they live. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct ClockHandle(Arc<ClockState>);
-
-/// Keeps epochs passing while it lives.
-pub(super) struct Alive {
-    clock: Arc<ClockState>,
-    epochs: u32,
-}
-
-impl ClockHandle {
-    pub(super) fn alive(&self) -> Alive {
-        self.0.alive.fetch_add(1, Ordering::SeqCst);
-        if self.0.parked.load(Ordering::SeqCst)
-            && let Some(thread) = self.0.thread.get()
-        {
-            thread.unpark();
-        }
-        Alive { clock: Arc::clone(&self.0), epochs: 0 }
-    }
-}
-
-impl Alive {
-    /// The guest computed until an epoch passed. The first of them says little, for it may have begun just before.
-    pub(super) fn note_epoch(&mut self) {
-        self.epochs += 1;
-        if self.epochs >= LONG_EPOCHS {
-            self.clock.turns.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.clock.alive.fetch_sub(1, Ordering::SeqCst);
-    }
 }

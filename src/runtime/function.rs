@@ -6,9 +6,9 @@
 use super::capability::connections::Connections;
 use super::capability::outbound::Outbound;
 use super::capability::sockets::Sockets;
+use super::clock::ClockHandle;
 use super::code::{Code, CodeCell, CodeSource, Residents};
 use super::data::FunctionData;
-use super::engine::ClockHandle;
 use super::gate::{Gate, HostGate};
 use super::pool::TABLE_ELEMENTS_MAX;
 use super::response::Streams;
@@ -20,7 +20,6 @@ use crate::receipt::Kind;
 use crate::storage::sql::postgres::AddressPools;
 use std::sync::Arc;
 use std::time::Duration;
-use wasmtime::Engine;
 
 /// One function of the live release.
 pub struct Function {
@@ -37,7 +36,6 @@ pub struct Function {
     pub(super) body_timeout: Duration,
     residents: Arc<Residents>,
     cell: Arc<CodeCell>,
-    pub(super) engine: Engine,
     pub(super) clock: ClockHandle,
     pub(super) streams: Arc<Streams>,
     pub(super) env: Vec<(String, String)>,
@@ -116,7 +114,7 @@ impl Function {
         settings: FunctionSettings,
         eager: bool,
     ) -> Result<Self, FunctionError> {
-        let (kind, needs) = (source.kind, source.needs);
+        let needs = source.needs;
         let limit_bytes = settings.limits.memory_bytes;
         if needs.memory_bytes > limit_bytes {
             return Err(FunctionError::Memory { needs_bytes: needs.memory_bytes, limit_bytes });
@@ -147,7 +145,6 @@ impl Function {
             name: settings.name,
             limits,
             body_timeout: settings.body_timeout,
-            engine: engines.engine(kind).clone(),
             clock: engines.clock(),
             streams: engines.streams(),
             residents: Arc::clone(residents),

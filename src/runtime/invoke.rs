@@ -104,8 +104,8 @@ where
     let outbound = function.outbound.hooks(call.request_id, calls_max, call.traceparent.clone());
     let (future, head): (GuestFuture, HeadSource) = match &*code {
         Code::Http02(pre) => {
-            let mut sandbox =
-                Sandbox::new(function, permit, meter, Stdio::logged(log), outbound).map_err(no_sandbox)?;
+            let mut sandbox = Sandbox::new(function, code.engine(), permit, meter, Stdio::logged(log), outbound)
+                .map_err(no_sandbox)?;
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -116,8 +116,8 @@ where
             (Box::pin(run), HeadSource::Slot(slot))
         }
         Code::Http03(pre) => {
-            let mut sandbox =
-                Sandbox::new(function, permit, meter, Stdio::logged(log), outbound).map_err(no_sandbox)?;
+            let mut sandbox = Sandbox::new(function, code.engine(), permit, meter, Stdio::logged(log), outbound)
+                .map_err(no_sandbox)?;
             let slot = HeadSlot::default();
             let request = Request::from_parts(parts, upload);
             let (pre, head, meter) = (Arc::clone(pre), slot.clone(), Arc::clone(meter));
@@ -140,7 +140,8 @@ where
                 env,
                 args: vec![function.name.to_string()],
             };
-            let mut sandbox = Sandbox::new(function, permit, meter, stdio, outbound).map_err(no_sandbox)?;
+            let mut sandbox =
+                Sandbox::new(function, code.engine(), permit, meter, stdio, outbound).map_err(no_sandbox)?;
             let (pre, stdout, meter) = (Arc::clone(pre), pipe.clone(), Arc::clone(meter));
             let run = async move {
                 let result = run_command(&mut sandbox, &pre, stdout, meter).await;

@@ -7,8 +7,8 @@
 //! may ask for one.
 
 use super::capability::{outbound::OutboundHooks, stdio::Stdio};
+use super::clock::Alive;
 use super::data::FunctionData;
-use super::engine::Alive;
 use super::function::Function;
 use super::gate::Permit;
 use super::limiter::Limiter;
@@ -16,7 +16,7 @@ use super::meter::Meter;
 use crate::storage::sql::postgres::AddressPools;
 use std::sync::Arc;
 use wasmtime::component::HasData;
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::filesystem::FsPerms;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -48,9 +48,10 @@ pub(super) struct State {
 }
 
 impl Sandbox {
-    /// A fresh one for `function`. Fails only if a folder that the function sees is gone.
+    /// A fresh one for `function`, of the engine that its code runs on. Fails only if a folder that the function sees is gone.
     pub(super) fn new(
         function: &Function,
+        engine: &Engine,
         permit: Permit,
         meter: &Arc<Meter>,
         stdio: Stdio,
@@ -79,7 +80,7 @@ impl Sandbox {
             limiter: Limiter::new(function.limits.memory_bytes, Arc::clone(meter)),
             alive: function.clock.alive(),
         };
-        let mut store = Store::new(&function.engine, state);
+        let mut store = Store::new(engine, state);
         store.set_hostcall_fuel(CALL_BYTES_MAX);
         store.limiter(|state| &mut state.limiter);
         // At each epoch the guest gives others a turn, and ends if it used up its time.
