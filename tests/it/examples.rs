@@ -178,13 +178,16 @@ async fn notes_is_a_service_with_a_database() {
 #[tokio::test]
 async fn proxy_streams_what_another_answers() {
     let demo = demo();
-    let settings =
-        format!("env = {{ UPSTREAM = \"http://{}\" }}\noutbound = [\"http://127.0.0.1:*\"]\n", demo.address());
+    let settings = format!(
+        "env = {{ UPSTREAM = \"http://{}\" }}\noutbound = [\"http://127.0.0.1:*\"]\nlimits = {{ request-body = \"64 MiB\" }}\n",
+        demo.address()
+    );
     let toml =
         "name = \"test\"\n[functions.proxy]\ncomponent = \"{proxy.wasm}\"\nroutes = [\"/proxy/{*rest}\"]\n".to_owned();
     let proxy = TestHost::with(&(toml + &settings));
     proxy.get("/proxy/hello/you").await.assert_ok("Hello, you!\n");
-    let large = "x".repeat(5 << 20);
+    // More than sockets hold: the answer has to be passed back while the request still comes.
+    let large = "x".repeat(32 << 20);
     proxy.send(Request::post("/proxy/echo", large.clone())).await.assert_ok(&large);
     assert_eq!(proxy.get("/proxy/nowhere").await.status, 404);
     // It is passed on as it comes: the first event is there long before the last.
