@@ -20,6 +20,7 @@ mod meter;
 pub mod pool;
 pub mod probe;
 mod recompiled;
+pub mod residents;
 pub mod response;
 mod sandbox;
 mod text;

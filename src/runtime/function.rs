@@ -1,16 +1,17 @@
 //! A function ready to run: its code, its limits, its grants, its door.
 //!
 //! **Invariant:** once a [`Function`] exists, its code was compiled, linked and fitted; a request only makes a store,
-//! instantiates and calls, unless the host has more functions than it keeps mapped (see `code`).
+//! instantiates and calls, unless the host has more functions than it keeps mapped (see `residents`).
 
 use super::capability::connections::Connections;
 use super::capability::outbound::Outbound;
 use super::capability::sockets::Sockets;
 use super::clock::ClockHandle;
-use super::code::{Code, CodeCell, CodeSource, Residents};
+use super::code::{Code, CodeSource};
 use super::data::FunctionData;
 use super::gate::{Gate, HostGate};
 use super::pool::TABLE_ELEMENTS_MAX;
+use super::residents::{CodeCell, Residents};
 use super::response::Streams;
 use super::trickle::Trickle;
 use crate::grants::OutboundGrants;
