@@ -86,6 +86,11 @@ pub fn peer_closed<S>(_socket: S) -> bool {
     false
 }
 
+/// Whether something came on a socket that was not read (`FIONREAD`, tcp(7)).
+pub fn has_unread(socket: impl std::os::fd::AsFd) -> bool {
+    rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0)
+}
+
 /// Has the kernel give up on a connection whose other end takes nothing that was sent for so long (`TCP_USER_TIMEOUT`, tcp(7)), also
 /// when it is closed here: otherwise that takes a quarter of an hour, and what was sent is kept until then.
 #[cfg(target_os = "linux")]

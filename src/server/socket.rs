@@ -55,7 +55,7 @@ pub(super) struct Socket {
     turns: Arc<Turns>,
     progress: Arc<Progress>,
     frames: FrameMeter,
-    /// Closing, in the middle of an upload or of a head.
+    /// Closing, while the client is still sending.
     linger: Option<Linger>,
 }
 
@@ -243,8 +243,10 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut *self.stream()).poll_shutdown(cx))?;
-            // Or a head that nobody reads to its end.
-            let is_sending = self.signs.uploading.load(Ordering::Relaxed) || self.progress.is_in_head();
+            // Or a head that nobody reads to its end, or what comes behind the last request.
+            let is_sending = self.signs.uploading.load(Ordering::Relaxed)
+                || self.progress.is_in_head()
+                || platform::has_unread(self.stream().tcp());
             if !is_sending {
                 return Poll::Ready(Ok(()));
             }
@@ -255,10 +257,10 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The end of a connection whose client is still sending.
+/// The end of a connection whose client is still sending, or has sent more than was read.
 ///
 /// What a socket has not read when it is closed has the kernel send a reset, on which the client's throws away what it has not
-/// read either: the answer that says why the upload was not wanted (RFC 9112, 9.6). So the upload is taken, and thrown away,
+/// read either: the answer that says why the upload was not wanted (RFC 9112, 9.6). So what comes is taken, and thrown away,
 /// until the client has seen the answer and ends, or takes too long over it.
 #[derive(Debug)]
 struct Linger {

@@ -85,6 +85,21 @@ fn a_client_that_reads_only_behind_its_upload_is_told_that_nobody_wants_it() {
     assert!(answer.contains("body_too_large"), "{answer}");
 }
 
+#[test]
+fn a_client_that_says_more_than_it_may_reads_its_answer_to_the_end() {
+    let host = TestHost::of_guest("hello", "");
+    let mut client = std::net::TcpStream::connect(host.address()).unwrap();
+    client.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    let mut said = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec();
+    said.resize(64 << 10, b'x');
+    client.write_all(&said).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer, and not a reset");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // A connection that is reset throws away what its client has not read; one that is taken to its end can be written to.
+    client.write_all(&vec![b'x'; 4 << 20]).expect("the host takes it, if only to throw it away");
+}
+
 #[tokio::test]
 async fn a_guest_that_traps_panics_or_exits_is_502() {
     let host = TestHost::of_guest("misbehave", "");
