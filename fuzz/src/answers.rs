@@ -34,6 +34,12 @@ impl Answer {
         assert!(values.next().is_none(), "`{name}` is said twice: {self:?}");
         first
     }
+
+    /// Its body ends with its connection.
+    #[must_use]
+    pub fn is_to_the_end(&self) -> bool {
+        self.value("transfer-encoding").is_none() && self.value("content-length").is_none()
+    }
 }
 
 /// What was read.

@@ -133,6 +133,8 @@ pub struct Heard {
     pub bytes: Vec<u8>,
     /// The host ended it, and not because its client did.
     pub ended_first: bool,
+    /// It ended by a reset.
+    pub was_reset: bool,
 }
 
 /// From where a client connects: what it may say of itself depends on that.
@@ -251,7 +253,10 @@ impl Client {
             Ok(0) => self.has_ended = true,
             Ok(length) => self.heard.bytes.extend_from_slice(&buffer[..length]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(_) => self.has_ended = true,
+            Err(error) => {
+                self.has_ended = true;
+                self.heard.was_reset = error.kind() == ErrorKind::ConnectionReset;
+            }
         }
         true
     }
