@@ -13,8 +13,8 @@ use crate::manifest::{ReleaseConfig, RoutePattern};
 use crate::middleware::{Asked, Chain};
 use crate::names::{Name, strip_host_headers};
 use crate::receipt::totals::FunctionTotals;
-use crate::runtime::engine::Engines;
 use crate::runtime::function::Function;
+use crate::runtime::residents::Residents;
 use data::AppData;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use routes::RouteTable;
@@ -37,8 +37,8 @@ pub struct Release {
     pub routes: RouteTable<Arc<Route>>,
     /// The data of its app, open.
     pub data: AppData,
-    /// What the functions run on; it lives as long as they do.
-    pub engines: Arc<Engines>,
+    /// What keeps the code of the functions; it lives as long as they do.
+    pub residents: Arc<Residents>,
 }
 
 /// One route of a release.

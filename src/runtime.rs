@@ -20,6 +20,7 @@ mod meter;
 pub mod pool;
 pub mod probe;
 mod recompiled;
+mod renewal;
 pub mod residents;
 pub mod response;
 mod sandbox;

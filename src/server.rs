@@ -301,23 +301,27 @@ fn accept_the_rest(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     usable.collect()
 }
 
-/// Ends bodies that are over their time and that nobody reads, and looks whether the host may go on, for as long as it is
-/// polled.
+/// Ends bodies that are over their time and that nobody reads, has memory given back, and looks whether the host may go on, for
+/// as long as it is polled.
 async fn sweep(host: Arc<Host>) {
     let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
     let mut looks = tokio::time::interval(SWAP_INTERVAL);
-    let engines = || host.deployments.installer().engines();
+    let residents = || host.deployments.installer().residents();
     loop {
         tokio::select! {
             _ = sweeps.tick() => {
                 let mut guests_compute = false;
-                for engines in engines() {
+                for residents in residents() {
+                    let engines = residents.engines();
                     engines.sweep();
                     guests_compute |= engines.take_computed();
+                    if let Some(work) = residents.tend(Instant::now()) {
+                        tokio::task::spawn_blocking(work);
+                    }
                 }
                 host.turns.guests_compute.store(guests_compute, Ordering::Relaxed);
             }
-            _ = looks.tick() => if engines().iter().any(|engines| engines.clearing_is_unsafe()) {
+            _ = looks.tick() => if host.deployments.installer().engines().iter().any(|engines| engines.clearing_is_unsafe()) {
                 host.unsafe_to_go_on.notify_one();
             },
         }

@@ -99,7 +99,7 @@ async fn work(plan: Arc<Plan>, left: Arc<AtomicU64>) -> anyhow::Result<Report> {
             Err(error) => report.add_failure(&error),
         }
         if report.answered() % SWEEP_EVERY == 0 {
-            plan.release.engines.sweep();
+            plan.release.residents.engines().sweep();
         }
         // A guest that never waits would keep its thread for itself.
         tokio::task::yield_now().await;

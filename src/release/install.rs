@@ -90,8 +90,8 @@ pub struct Installer {
     host_gate: HostGate,
     /// What the next release runs on, unless it needs more.
     residents: Mutex<Option<Arc<Residents>>>,
-    /// All engines that there ever were.
-    engines: Mutex<Vec<Weak<Engines>>>,
+    /// All that there ever were.
+    all_residents: Mutex<Vec<Weak<Residents>>>,
     mapped: Arc<Mapped>,
     totals: Mutex<BTreeMap<(Name, Name), Arc<FunctionTotals>>>,
 }
@@ -142,7 +142,7 @@ impl Installer {
             host_gate: HostGate::new(settings.concurrency),
             settings: settings.clone(),
             residents: Mutex::default(),
-            engines: Mutex::default(),
+            all_residents: Mutex::default(),
             mapped: Arc::default(),
             totals: Mutex::default(),
         })
@@ -255,15 +255,20 @@ impl Installer {
             routes: self.route_table(manifest, number, &functions, &built_ins),
             functions,
             data,
-            engines: Arc::clone(residents.engines()),
+            residents,
         })
     }
 
-    /// The engines that run releases now, or did until lately.
+    /// What keeps the code of releases that are served now, or were until lately.
+    pub fn residents(&self) -> Vec<Arc<Residents>> {
+        let mut residents = lock(&self.all_residents);
+        residents.retain(|residents| residents.strong_count() > 0);
+        residents.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The engines that run those.
     pub fn engines(&self) -> Vec<Arc<Engines>> {
-        let mut engines = lock(&self.engines);
-        engines.retain(|engines| engines.strong_count() > 0);
-        engines.iter().filter_map(Weak::upgrade).collect()
+        self.residents().iter().flat_map(|residents| residents.all_engines()).collect()
     }
 
     /// What each function has done so far, by app and name.

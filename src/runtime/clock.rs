@@ -1,10 +1,10 @@
 //! The clock that interrupts guests: it makes epochs pass for as long as there is a sandbox.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-use wasmtime::Engine;
+use wasmtime::{Engine, EngineWeak};
 
 /// How often an epoch passes: the longest that a guest holds a thread before others get a turn.
 const EPOCH_TICK: Duration = Duration::from_millis(1);
@@ -21,6 +21,8 @@ pub(super) struct Clock {
 }
 
 struct ClockState {
+    /// Those whose epochs pass, for as long as there is somebody else who has them.
+    engines: Mutex<Vec<EngineWeak>>,
     /// Sandboxes alive now.
     alive: AtomicUsize,
     /// How often guests that compute for long gave others a turn.
@@ -32,8 +34,9 @@ struct ClockState {
 }
 
 impl Clock {
-    pub(super) fn start(engines: Vec<Engine>) -> Self {
+    pub(super) fn start() -> Self {
         let shared = Arc::new(ClockState {
+            engines: Mutex::default(),
             alive: AtomicUsize::new(0),
             turns: AtomicUsize::new(0),
             parked: AtomicBool::new(false),
@@ -43,13 +46,19 @@ impl Clock {
         let state = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("epochs".to_owned())
-            .spawn(move || state.run(&engines))
+            .spawn(move || state.run())
             .inspect(|handle| {
                 let _ = shared.thread.set(handle.thread().clone());
             })
             .inspect_err(|error| tracing::error!(%error, "no thread for the epochs: guests cannot be interrupted"))
             .ok();
         Self { shared, thread }
+    }
+
+    /// Has the epochs of these pass as well.
+    pub(super) fn add<'e>(&self, engines: impl IntoIterator<Item = &'e Engine>) {
+        let mut all = self.shared.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(engines.into_iter().map(Engine::weak));
     }
 
     pub(super) fn handle(&self) -> ClockHandle {
@@ -63,11 +72,11 @@ impl Clock {
 }
 
 impl ClockState {
-    fn run(&self, engines: &[Engine]) {
+    fn run(&self) {
         let mut idle_ticks = 0;
         while !self.stop.load(Ordering::Acquire) {
             thread::sleep(EPOCH_TICK);
-            engines.iter().for_each(Engine::increment_epoch);
+            self.tick();
             idle_ticks = if self.alive.load(Ordering::Relaxed) == 0 { idle_ticks + 1 } else { 0 };
             if idle_ticks > IDLE_TICKS {
                 idle_ticks = 0;
@@ -80,6 +89,11 @@ impl ClockState {
                 self.parked.store(false, Ordering::SeqCst);
             }
         }
+    }
+
+    fn tick(&self) {
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        engines.retain(|engine| engine.upgrade().inspect(Engine::increment_epoch).is_some());
     }
 }
 

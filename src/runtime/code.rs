@@ -18,6 +18,9 @@ use wasmtime::component::{InstancePre, Linker};
 /// The bytes of one page of a linear memory.
 const PAGE_BYTES: u64 = 64 << 10;
 
+/// Mappings that one function's code takes: three, as seen in /proc/PID/maps, and one to spare.
+pub const MAPPINGS_OF_CODE: usize = 4;
+
 /// Code, linked: what a request instantiates.
 pub(super) enum Code {
     Http02(Arc<wasmtime_wasi_http::p2::bindings::ProxyPre<State>>),
@@ -139,6 +142,11 @@ impl CodeLoader {
         };
         let linkers = [Kind::Http02, Kind::Http03, Kind::Command].into_iter().map(linker).collect::<Result<_, _>>()?;
         Ok(Self { engines, compilers, artifacts, linkers })
+    }
+
+    /// A loader of the same for other engines.
+    pub(super) fn of(&self, engines: Arc<Engines>) -> Result<Self, FunctionError> {
+        Self::new(engines, Arc::clone(&self.compilers), self.artifacts.clone())
     }
 
     /// What its code runs on.

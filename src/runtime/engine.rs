@@ -20,6 +20,9 @@ pub enum EngineError {
     /// By wasmtime.
     #[error("cannot set up the WebAssembly engine: {0:#}")]
     Wasmtime(wasmtime::Error),
+    /// There is no room for another pool beside the one that there is.
+    #[error("there is no room for a pool of sandboxes: {0:#}")]
+    NoRoom(wasmtime::Error),
     /// There are no threads that could compile.
     #[error("cannot start the threads that compile: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -94,14 +97,40 @@ pub struct Engines {
     plain: Engine,
     concurrent: Engine,
     pools: Pools,
-    clock: Clock,
+    clock: Arc<Clock>,
     streams: Arc<Streams>,
     allocation: Allocation,
 }
 
+#[derive(Clone, Copy)]
 struct Pools {
     plain: Pool,
     concurrent: Pool,
+}
+
+impl Pools {
+    /// An engine for each.
+    fn engines(&self) -> wasmtime::Result<((Engine, Engine), Allocation)> {
+        let pooled = |scan| {
+            let engine = |concurrent, pool: &Pool| {
+                let mut config = config(concurrent);
+                config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool.configuration(scan)));
+                Engine::new(&config)
+            };
+            Ok((engine(false, &self.plain)?, engine(true, &self.concurrent)?))
+        };
+        let scan_is_safe = !platform::swap_possible();
+        let scanned = if scan_is_safe {
+            // An old kernel has no page scan (it came with Linux 6.7), so failing is not final.
+            pooled(true).map(|pair| (pair, Allocation::PoolScanned))
+        } else {
+            Err(wasmtime::Error::msg("pages could be swapped out"))
+        };
+        scanned.or_else(|reason| {
+            tracing::info!(reason = %format!("{reason:#}"), "sandboxes are cleared without the page scan");
+            pooled(false).map(|pair| (pair, Allocation::PoolCleared))
+        })
+    }
 }
 
 /// How full a pool is, in linear memories.
@@ -113,7 +142,7 @@ pub struct PoolUsage {
     pub used: u64,
     /// Those that were used, and are kept ready.
     pub warm: u64,
-    /// What those keep resident.
+    /// What of those, and of as many tables, stays resident.
     pub warm_bytes: u64,
 }
 
@@ -158,38 +187,31 @@ impl Engines {
             Pool::fitting(concurrency, concurrent, of_this_engine.map(|(_, needs)| *needs))
         };
         let pools = Pools { plain: pool(false), concurrent: pool(true) };
-        let pooled = |scan| {
-            let engine = |concurrent, pool: &Pool| {
-                let mut config = config(concurrent);
-                config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool.configuration(scan)));
-                Engine::new(&config)
-            };
-            Ok((engine(false, &pools.plain)?, engine(true, &pools.concurrent)?))
-        };
-        let scan_is_safe = !platform::swap_possible();
-        let attempt = if scan_is_safe {
-            // An old kernel has no page scan (it came with Linux 6.7), so failing is not final.
-            pooled(true).map(|pair| (pair, Allocation::PoolScanned))
-        } else {
-            Err(wasmtime::Error::msg("pages could be swapped out"))
-        };
-        let attempt = attempt.or_else(|reason| {
-            tracing::info!(reason = %format!("{reason:#}"), "sandboxes are cleared without the page scan");
-            pooled(false).map(|pair| (pair, Allocation::PoolCleared))
-        });
-        let ((plain, concurrent), allocation) = match attempt {
-            Ok(made) => made,
-            Err(error) => {
-                tracing::warn!(
-                    error = %format!("{error:#}"),
-                    "no room for a pool of {concurrency} sandboxes: each gets its memory from the kernel, which is slower",
-                );
-                let engine = |concurrent| Engine::new(&config(concurrent)).map_err(EngineError::Wasmtime);
-                ((engine(false)?, engine(true)?), Allocation::OnDemand)
-            }
-        };
-        let clock = Clock::start(vec![plain.clone(), concurrent.clone()]);
-        Ok(Self { plain, concurrent, pools, clock, streams: Arc::default(), allocation })
+        let made = pools.engines().or_else(|error| {
+            tracing::warn!(
+                error = %format!("{error:#}"),
+                "no room for a pool of {concurrency} sandboxes: each gets its memory from the kernel, which is slower",
+            );
+            let engine = |concurrent| Engine::new(&config(concurrent)).map_err(EngineError::Wasmtime);
+            Ok::<_, EngineError>(((engine(false)?, engine(true)?), Allocation::OnDemand))
+        })?;
+        Ok(Self::with(made, pools, Arc::new(Clock::start()), Arc::default()))
+    }
+
+    /// The same again, with pools that nothing was in yet. What runs on either is interrupted by the same clock.
+    pub(super) fn again(&self) -> Result<Self, EngineError> {
+        let made = self.pools.engines().map_err(EngineError::NoRoom)?;
+        Ok(Self::with(made, self.pools, Arc::clone(&self.clock), Arc::clone(&self.streams)))
+    }
+
+    fn with(
+        ((plain, concurrent), allocation): ((Engine, Engine), Allocation),
+        pools: Pools,
+        clock: Arc<Clock>,
+        streams: Arc<Streams>,
+    ) -> Self {
+        clock.add([&plain, &concurrent]);
+        Self { plain, concurrent, pools, clock, streams, allocation }
     }
 
     /// Whether sandboxes of such needs have room here, or else nowhere.
@@ -249,7 +271,7 @@ impl Engines {
                 slots: pool.memory_slots(),
                 used: metrics.memories() as u64,
                 warm: metrics.unused_warm_memories().into(),
-                warm_bytes: metrics.unused_memory_bytes_resident() as u64,
+                warm_bytes: (metrics.unused_memory_bytes_resident() + metrics.unused_table_bytes_resident()) as u64,
             })
         })
     }

@@ -5,12 +5,14 @@
 //! same component share its code, in one release or in several. **Invariant:** a request holds the code that it runs, so
 //! unloading never pulls it away.
 
-use super::code::{Code, CodeLoader, CodeSource};
-use super::engine::Engines;
+use super::code::{Code, CodeLoader, CodeSource, MAPPINGS_OF_CODE};
+use super::engine::{Engines, PoolUsage};
 use super::function::FunctionError;
+use super::renewal::{self, Renewal, Watch};
+use crate::platform;
 use crate::receipt::Kind;
 use crate::storage::artifacts::ArtifactKey;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -65,17 +67,14 @@ impl CodeCell {
         self.source.kind
     }
 
-    fn set(&self, code: Arc<Code>) {
+    /// Gives back what it had before.
+    fn set(&self, code: Arc<Code>) -> Option<Arc<Code>> {
         self.mapped.add(&code);
-        if let Some(before) = self.code.swap(Some(code)) {
-            self.mapped.take(&before);
-        }
+        self.code.swap(Some(code)).inspect(|before| self.mapped.take(before))
     }
 
     fn unset(&self) -> Option<Arc<Code>> {
-        let code = self.code.swap(None)?;
-        self.mapped.take(&code);
-        Some(code)
+        self.code.swap(None).inspect(|code| self.mapped.take(code))
     }
 }
 
@@ -87,7 +86,9 @@ impl Drop for CodeCell {
 
 /// Whose code is mapped.
 pub struct Residents {
-    loader: CodeLoader,
+    /// Another, once its engines were made anew.
+    loader: ArcSwap<CodeLoader>,
+    renewal: Mutex<Renewal>,
     /// The most cells that have their code mapped.
     loaded_max: usize,
     /// Whether there was more code than that.
@@ -104,7 +105,8 @@ impl Residents {
     /// Keeps the code of `loaded_max` components mapped, at the most; `mapped` counts those of all engines of a host.
     pub fn new(loader: CodeLoader, loaded_max: usize, mapped: Arc<Mapped>) -> Self {
         Self {
-            loader,
+            loader: ArcSwap::from_pointee(loader),
+            renewal: Mutex::new(Renewal::Watching(Watch::begin(Instant::now()))),
             loaded_max,
             crowded: AtomicBool::new(false),
             began: Instant::now(),
@@ -128,8 +130,19 @@ impl Residents {
     }
 
     /// What its code runs on.
-    pub fn engines(&self) -> &Arc<Engines> {
-        self.loader.engines()
+    pub fn engines(&self) -> Arc<Engines> {
+        Arc::clone(self.loader.load().engines())
+    }
+
+    /// Those, and those that ran it before, for as long as requests are under way there.
+    pub fn all_engines(&self) -> Vec<Arc<Engines>> {
+        let engines = self.engines();
+        let former = match &*lock(&self.renewal) {
+            Renewal::Emptying(former) | Renewal::UnderWay(former) => Some(Arc::clone(former)),
+            Renewal::Watching(_) => None,
+        };
+        let former = former.filter(|former| !Arc::ptr_eq(former, &engines));
+        former.into_iter().chain([engines]).collect()
     }
 
     /// Where the code of `source` is, or will be.
@@ -177,26 +190,33 @@ impl Residents {
     /// Finds out whether the code of `cell` links and fits, without keeping it.
     pub(super) fn check(&self, cell: &CodeCell) -> Result<(), FunctionError> {
         // What is known to need no check is not read.
-        if cell.source.linked { Ok(()) } else { self.loader.load(&cell.source).map(drop) }
+        if cell.source.linked { Ok(()) } else { self.loader.load().load(&cell.source).map(drop) }
     }
 
     /// Loads the code of `cell`, now, if nobody did. What was used least recently makes room.
     pub(super) fn load(&self, cell: &Arc<CodeCell>) -> Result<Arc<Code>, FunctionError> {
-        if let Some(code) = cell.code.load_full() {
+        loop {
+            if let Some(code) = cell.code.load_full() {
+                return Ok(code);
+            }
+            let loader = self.loader.load_full();
+            let code = Arc::new(loader.load(&cell.source)?);
+            let mut loaded = lock(&self.loaded);
+            if !Arc::ptr_eq(&loader, &self.loader.load()) {
+                // The engines were made anew meanwhile, and what is loaded from here on is for those.
+                continue;
+            }
+            let unloaded = self.unload_for_one_more(&mut loaded);
+            loaded.push(Arc::downgrade(cell));
+            cell.set(Arc::clone(&code));
+            drop(loaded);
+            if !unloaded.is_empty() {
+                tracing::debug!(functions = unloaded.len(), "unloaded the code of those that were used least recently");
+            }
+            // Outside of the lock: unmapping takes its time.
+            drop(unloaded);
             return Ok(code);
         }
-        let code = Arc::new(self.loader.load(&cell.source)?);
-        let mut loaded = lock(&self.loaded);
-        let unloaded = self.unload_for_one_more(&mut loaded);
-        loaded.push(Arc::downgrade(cell));
-        cell.set(Arc::clone(&code));
-        drop(loaded);
-        if !unloaded.is_empty() {
-            tracing::debug!(functions = unloaded.len(), "unloaded the code of those that were used least recently");
-        }
-        // Outside of the lock: unmapping takes its time.
-        drop(unloaded);
-        Ok(code)
     }
 
     fn unload_for_one_more(&self, loaded: &mut Vec<Weak<CodeCell>>) -> Vec<Arc<Code>> {
@@ -213,6 +233,100 @@ impl Residents {
         *loaded = cells.iter().map(Arc::downgrade).collect();
         unloaded
     }
+
+    /// Looks at how many sandboxes there are, and says what is to be done on a thread that may wait, if anything is: engines made
+    /// anew, or former ones given up. To be called several times a second.
+    pub fn tend(self: &Arc<Self>, now: Instant) -> Option<impl FnOnce() + Send + 'static> {
+        let mut renewal = lock(&self.renewal);
+        let (engines, surplus_bytes) = match &mut *renewal {
+            Renewal::UnderWay(_) => return None,
+            Renewal::Emptying(former) => (Arc::clone(former), None),
+            Renewal::Watching(watch) => {
+                let engines = self.engines();
+                let usage = usage(&engines);
+                watch.note(usage.used, now);
+                (engines, Some(watch.surplus(&usage)?))
+            }
+        };
+        let is_due = match surplus_bytes {
+            None => usage(&engines).used == 0,
+            Some(bytes) => bytes >= renewal::worth(self.mapped.bytes()) && self.has_mappings_for_two(&engines),
+        };
+        if !is_due {
+            return None;
+        }
+        *renewal = Renewal::UnderWay(engines);
+        let residents = Arc::clone(self);
+        Some(move || {
+            let former = surplus_bytes.and_then(|bytes| residents.renew(bytes));
+            let next = former.map_or_else(|| Renewal::Watching(Watch::begin(Instant::now())), Renewal::Emptying);
+            let before = std::mem::replace(&mut *lock(&residents.renewal), next);
+            // Whoever has engines last gives back all that their pools keep, which takes its time.
+            drop(before);
+        })
+    }
+
+    /// Whether the system lets the process have as many mappings as two sets of engines take at the most.
+    fn has_mappings_for_two(&self, engines: &Engines) -> bool {
+        let taken = 2 * (engines.mappings() + self.mapped.components() * MAPPINGS_OF_CODE);
+        platform::mappings_max().is_none_or(|most| taken <= most - most / 16)
+    }
+
+    /// Has requests run on other engines from here on, all or none. Gives back the former, if there are others.
+    fn renew(&self, surplus_bytes: u64) -> Option<Arc<Engines>> {
+        let began = Instant::now();
+        let former = self.engines();
+        match self.move_to_engines_anew() {
+            Ok(functions) => {
+                let took = began.elapsed();
+                tracing::info!(
+                    functions,
+                    surplus_bytes,
+                    ?took,
+                    "memory that sandboxes had is given back: the next have new engines",
+                );
+                Some(former)
+            }
+            Err(error) => {
+                tracing::warn!(%error, surplus_bytes, "memory that sandboxes had is kept: there are no new engines");
+                None
+            }
+        }
+    }
+
+    /// Loads all that is mapped for other engines, and has requests use that. Gives back how much it is.
+    fn move_to_engines_anew(&self) -> Result<usize, FunctionError> {
+        let loader = self.loader.load_full();
+        let engines = loader.engines().again().map_err(|error| FunctionError::Load(error.to_string()))?;
+        let loader = Arc::new(loader.of(Arc::new(engines))?);
+        let mut anew: HashMap<ArtifactKey, Arc<Code>> = HashMap::new();
+        loop {
+            let loaded = lock(&self.loaded);
+            let mapped: Vec<Arc<CodeCell>> =
+                loaded.iter().filter_map(Weak::upgrade).filter(|cell| cell.code.load().is_some()).collect();
+            if mapped.iter().all(|cell| anew.contains_key(&cell.source.key)) {
+                self.loader.store(loader);
+                let codes = mapped.iter().filter_map(|cell| Some((cell, anew.remove(&cell.source.key)?)));
+                let former: Vec<_> = codes.map(|(cell, code)| cell.set(code)).collect();
+                drop(loaded);
+                return Ok(former.len());
+            }
+            // Without the lock, as it takes its time. What is called for the first time meanwhile is loaded in the next round.
+            drop(loaded);
+            for cell in mapped {
+                if !anew.contains_key(&cell.source.key) {
+                    anew.insert(cell.source.key.clone(), Arc::new(loader.load(&cell.source)?));
+                }
+            }
+        }
+    }
+}
+
+/// Both pools of `engines`.
+fn usage(engines: &Engines) -> PoolUsage {
+    let mut sum = PoolUsage::default();
+    engines.pool_usage().iter().for_each(|pool| sum.add(pool));
+    sum
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -67,6 +67,17 @@ async fn metrics_are_open_metrics_and_count_what_happened() {
     assert_eq!(value("fnhost_queue", &hello), 0);
 }
 
+/// The first value whose name and labels begin so; -1, if there is none.
+fn gauge(text: &str, name: &str) -> i64 {
+    let line = text.lines().find(|line| line.starts_with(name) && !line.starts_with('#'));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(-1)
+}
+
+/// A value of the pool of 0.2.
+pub(crate) async fn pool(host: &TestHost, name: &str) -> i64 {
+    gauge(&ask(host, Request::get("/metrics")).await.text(), &format!("fnhost_pool_{name}{{engine=\"0.2\""))
+}
+
 #[tokio::test]
 async fn gauges_show_what_is_going_on() {
     let host = TestHost::of_guest("misbehave", "limits = { concurrency = 1, timeout = \"60s\" }");
@@ -74,10 +85,6 @@ async fn gauges_show_what_is_going_on() {
     let _held = held.begin(Request::get("/misbehave/hang-after-head")).await.unwrap();
     let mut waiting = host.connect().await;
     let waits = tokio::spawn(async move { waiting.send(Request::get("/misbehave/counter")).await.is_ok() });
-    let gauge = |text: &str, name: &str| -> i64 {
-        let line = text.lines().find(|line| line.starts_with(name) && !line.starts_with('#'));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(-1)
-    };
     loop {
         let text = ask(&host, Request::get("/metrics")).await.text();
         if gauge(&text, "fnhost_queue{") == 1 {

@@ -1,6 +1,8 @@
 //! An app with more functions than the host keeps mapped: code is loaded on the first call, and goes when others need room.
 
-use crate::support::{TestHost, component_of_wat, fnhost, guest};
+use crate::metrics::pool;
+use crate::support::{Connection, PATIENCE, RawClient, Request, TestHost, component_of_wat, fnhost, guest};
+use http_body_util::BodyExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -117,4 +119,100 @@ fn what_does_not_link_is_refused_though_it_is_not_mapped() {
         assert_eq!(ended.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains("acme:teleport/beam@1.0.0"), "{stderr}");
     }
+}
+
+/// Guests of both kinds, and one that takes as much memory as it is told to, and waits.
+const BURSTING: &str = "name = \"test\"
+[functions.hello]
+component = \"{hello.wasm}\"
+routes = [\"/\"]
+[functions.hello-p3]
+component = \"{hello_p3.wasm}\"
+routes = [\"/p3\"]
+[functions.stream]
+component = \"{stream.wasm}\"
+routes = [\"/stream\"]
+limits = { timeout = \"none\" }
+[functions.hoard]
+component = \"{misbehave.wasm}\"
+routes = [\"/misbehave/{*rest}\"]
+";
+
+/// Many sandboxes at once, all of which are gone but for `left`. Gives back how many bytes are kept for the next.
+async fn burst(host: &TestHost, left: i64) -> i64 {
+    let hoard = |_| {
+        let mut client = RawClient::open(host.address());
+        client.send("GET /misbehave/hoard-and-hang?bytes=400000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        client
+    };
+    let mut burst: Vec<RawClient> = (0..200).map(hoard).collect();
+    for client in &mut burst {
+        client.until("a beginning\n\r\n");
+    }
+    drop(burst);
+    while pool(host, "slots_used").await > left {}
+    let kept_bytes = pool(host, "warm_bytes").await;
+    assert!(kept_bytes > 16 << 20, "{kept_bytes}");
+    kept_bytes
+}
+
+/// Asks again and again until the host says `message`; all is answered meanwhile.
+async fn ask_until(host: &TestHost, message: &str, mut ask: impl AsyncFnMut(&mut Connection)) {
+    let said = |line: &serde_json::Value| line["message"].as_str().is_some_and(|said| said.starts_with(message));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut connection = host.connect().await;
+    while !host.log_lines().iter().any(said) {
+        ask(&mut connection).await;
+        // Some dozen of them a second are enough, and the log stays short.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(std::time::Instant::now() < deadline, "the host does not say: {message}");
+    }
+    ask(&mut connection).await;
+}
+
+async fn ask_both(connection: &mut Connection) {
+    connection.send(Request::get("/")).await.unwrap().assert_ok("Hello, world!\n");
+    connection.send(Request::get("/p3")).await.unwrap().assert_ok("Hello, WASI 0.3!\n");
+}
+
+#[tokio::test]
+async fn what_a_burst_left_in_memory_is_given_back_and_requests_go_on_meanwhile() {
+    let host = TestHost::with(BURSTING);
+    let slots = pool(&host, "slots").await;
+    let mut before = host.connect().await;
+    let mut stream = before.begin(Request::get("/stream?count=100000&interval-ms=20")).await.unwrap();
+    let kept_bytes = burst(&host, 1).await;
+    let resident_bytes = host.resident_bytes();
+    ask_until(&host, "memory that sandboxes had is given back", async |connection| {
+        ask_both(connection).await;
+        let frame = stream.body_mut().frame().await.expect("the stream goes on").unwrap();
+        assert!(frame.into_data().unwrap().starts_with(b"id: "));
+    })
+    .await;
+    // What was under way goes on, and keeps what it runs on.
+    assert_eq!(pool(&host, "slots").await, 2 * slots);
+    drop((before, stream));
+    while pool(&host, "slots").await > slots {}
+    ask_both(&mut host.connect().await).await;
+    let now_kept = pool(&host, "warm_bytes").await;
+    assert!(now_kept < kept_bytes / 10, "of {kept_bytes} bytes, {now_kept} are kept");
+    let now_resident = host.resident_bytes();
+    assert!(
+        now_resident + u64::try_from(kept_bytes).unwrap() / 2 < resident_bytes,
+        "of {resident_bytes} bytes, of which the pool kept {kept_bytes}, {now_resident} are resident"
+    );
+}
+
+#[tokio::test]
+async fn functions_whose_files_are_gone_go_on_and_keep_their_memory() {
+    let host = TestHost::with(BURSTING);
+    let slots = pool(&host, "slots").await;
+    let kept_bytes = burst(&host, 0).await;
+    for folder in ["compiled", "components"] {
+        std::fs::remove_dir_all(host.folder().path().join(".fnhost").join(folder)).unwrap();
+    }
+    ask_until(&host, "memory that sandboxes had is kept", async |connection| ask_both(connection).await).await;
+    assert_eq!(pool(&host, "slots").await, slots);
+    let now_kept = pool(&host, "warm_bytes").await;
+    assert!(now_kept > kept_bytes / 2, "of {kept_bytes} bytes, {now_kept} are kept");
 }

@@ -29,6 +29,10 @@ impl wasip2::exports::http::incoming_handler::Guest for Misbehave {
             "error-code" => ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("on purpose".to_owned())))),
             "hang" => hang(),
             "hang-after-head" => hang_after_head(answer),
+            "hoard-and-hang" => {
+                std::mem::forget(std::hint::black_box(vec![1_u8; usize::try_from(number).unwrap_or(0)]));
+                hang_after_head(answer);
+            }
             "panic-in-mid-stream" => panic_in_mid_stream(answer),
             "unfinished" => unfinished(answer),
             "short" => short(answer),

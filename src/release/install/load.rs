@@ -5,7 +5,7 @@ use crate::manifest::{Diagnostic, FunctionSpec, Manifest};
 use crate::platform;
 use crate::receipt::Kind;
 use crate::release::data::AppData;
-use crate::runtime::code::{CodeLoader, CodeSource};
+use crate::runtime::code::{CodeLoader, CodeSource, MAPPINGS_OF_CODE};
 use crate::runtime::engine::Engines;
 use crate::runtime::function::{Function, FunctionError, FunctionSettings};
 use crate::runtime::pool::Needs;
@@ -14,8 +14,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-/// Mappings that one function's code takes: three, as seen in /proc/PID/maps, and one to spare.
-const MAPPINGS_EACH: usize = 4;
 /// Functions whose code is kept mapped, whatever the system allows.
 const LOADED_MIN: usize = 64;
 
@@ -32,10 +30,10 @@ impl Installer {
             needs.extend(residents.engines().needs());
         }
         let engines = Arc::new(Engines::new(self.settings.concurrency, &needs)?);
-        lock(&self.engines).push(Arc::downgrade(&engines));
         let loaded_max = self.loaded_max(&engines);
         let loader = CodeLoader::new(engines, Arc::clone(&self.compilers), self.artifacts.clone());
         let made = Arc::new(Residents::new(loader.map_err(InstallError::Link)?, loaded_max, Arc::clone(&self.mapped)));
+        lock(&self.all_residents).push(Arc::downgrade(&made));
         *residents = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -45,7 +43,7 @@ impl Installer {
     fn loaded_max(&self, engines: &Engines) -> usize {
         let wanted = self.settings.loaded_functions as usize;
         let Some(mappings) = platform::mappings_max() else { return wanted };
-        let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_EACH;
+        let possible = (mappings - mappings / 16).saturating_sub(engines.mappings()) / MAPPINGS_OF_CODE;
         // What sandboxes may take is the most that they ever would, so a few functions always have room.
         let possible = possible.max(LOADED_MIN);
         if wanted > possible {
