@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const LINE_BEGINNING: &[u8] = b"PROXY ";
 /// The longest line of version 1, its end included.
 const LINE_BYTES_MAX: usize = 107;
 /// The most bytes of version 2 behind its first sixteen: addresses, and what else a proxy may add, which is not looked at.
@@ -29,6 +30,10 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         }
         stream.read_exact(&mut payload).await?;
         return version_2(version_and_command, family, &payload).ok_or_else(malformed);
+    }
+    // What is no line of version 1 by then never will be, and who waits for its end may wait for long.
+    if !beginning.starts_with(LINE_BEGINNING) || beginning.contains(&b'\n') {
+        return Err(malformed());
     }
     let mut line = beginning.to_vec();
     while !line.ends_with(b"\r\n") {

@@ -114,6 +114,14 @@ fn a_proxy_that_does_not_say_it_holds_no_place_for_long() {
 }
 
 #[test]
+fn what_begins_otherwise_than_the_proxy_protocol_is_closed_without_a_wait_for_its_end() {
+    let host = host_with("proxy-protocol = [\"127.0.0.1\"]\nheader-timeout = \"10m\"");
+    for beginning in ["PROXY  a\r\nGET", "GET / HTTP/1.1"] {
+        RawClient::open(host.address()).send(beginning).assert_closed();
+    }
+}
+
+#[test]
 fn a_client_has_so_many_connections_at_once() {
     let host = host_with("connections-per-client = 3");
     let mut held: Vec<RawClient> = (0..3).map(|_| RawClient::open(host.address())).collect();
