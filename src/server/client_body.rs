@@ -43,7 +43,7 @@ impl Body for ClientBody {
         if ended && let Some(socket) = self.socket.take() {
             socket.note_uploading(false);
             if frame.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_trailers)) {
-                socket.note_trailers();
+                socket.note_unclear_end();
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(explained)))
@@ -55,6 +55,17 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        // hyper takes the rest of it, to read on behind that, and keeps to itself whether there were trailers.
+        if let Some(socket) = self.socket.take()
+            && self.body.size_hint().exact().is_none()
+        {
+            socket.note_unclear_end();
+        }
     }
 }
 

@@ -17,8 +17,9 @@ use super::tls::Tls;
 use super::{Door, Host};
 use crate::network::Network;
 use crate::runtime::response::Remains;
+use http::header::CONNECTION;
 use http::uri::Scheme;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -136,7 +137,7 @@ impl Peer {
 
     /// Ready when there was the last request that is answered.
     fn poll_last(&self, requests_max: u64) -> Poll<u64> {
-        if self.socket.had_trailers() { Poll::Ready(self.requests()) } else { self.poll_spent(requests_max) }
+        if self.socket.has_unclear_end() { Poll::Ready(self.requests()) } else { self.poll_spent(requests_max) }
     }
 
     fn poll_spent(&self, requests_max: u64) -> Poll<u64> {
@@ -257,10 +258,10 @@ pub(super) async fn serve_connection(
             biased;
             ended = poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)) => return log_end(ended),
             stall = poll_fn(|cx| watch.poll(&peer.progress, cx)) => break Some(stall),
-            // HTTP/1.1 says so with its last answer, or has no more of them behind trailers.
+            // HTTP/1.1 says so with its last answer, or has no more of them behind an upload whose end is unclear.
             requests = poll_fn(|_| peer.poll_last(requests_max)), if !is_spent => {
                 is_spent = true;
-                if peer.is_http2() || peer.socket.had_trailers() {
+                if peer.is_http2() || peer.socket.has_unclear_end() {
                     connection.as_mut().graceful_shutdown();
                 }
                 tracing::trace!(requests, "a connection has had all its requests");
@@ -311,7 +312,10 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let version = request.version();
-    let mut response = ingress::handle(host, peer, request).await;
+    let mut response = ingress::handle(host, Arc::clone(&peer), request).await;
+    if peer.socket.has_unclear_end() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     respond::fit_version(&mut response, version);
     Ok(response)
 }

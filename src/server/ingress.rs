@@ -35,7 +35,7 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
     let mut observed = Observation::begin(host, Arc::clone(&peer), &request);
     let target = match Target::of(&request, peer.authority()) {
         // It came with an upload that others may end elsewhere.
-        _ if peer.socket.had_trailers() => return respond::refusal(observed, Outcome::BadRequest, close),
+        _ if peer.socket.has_unclear_end() => return respond::refusal(observed, Outcome::BadRequest, close),
         Ok(target) => target,
         Err(NoTarget::Malformed) => return respond::refusal(observed, Outcome::BadRequest, close),
         Err(NoTarget::TooLong) => return respond::refusal(observed, Outcome::TargetTooLong, close),

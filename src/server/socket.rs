@@ -68,8 +68,8 @@ struct Signs {
     refused: AtomicBool,
     /// The upload of the last request has not come to its end.
     uploading: AtomicBool,
-    /// An upload had trailers.
-    trailers: AtomicBool,
+    /// An upload ended in a way that others may read otherwise.
+    unclear_end: AtomicBool,
 }
 
 /// A look at a socket, which does not keep it open. Cheap to clone.
@@ -154,15 +154,16 @@ impl SocketView {
         self.signs.uploading.store(uploading, Ordering::Relaxed);
     }
 
-    /// An upload had trailers. hyper takes a line of them that ends without CR for a part of the next one, so others may have seen
-    /// the end of the upload before, and a request in what was taken for trailers here: nothing behind them is answered.
-    pub(super) fn note_trailers(&self) {
-        self.signs.trailers.store(true, Ordering::Relaxed);
+    /// An upload had trailers, or came in chunks of which nobody read the last. hyper takes a line of trailers that ends without CR
+    /// for a part of the next one, so others may have seen the end of the upload before, and a request in what was taken for
+    /// trailers here: nothing behind them is answered.
+    pub(super) fn note_unclear_end(&self) {
+        self.signs.unclear_end.store(true, Ordering::Relaxed);
     }
 
-    /// Whether an upload had trailers.
-    pub(super) fn had_trailers(&self) -> bool {
-        self.signs.trailers.load(Ordering::Relaxed)
+    /// Whether an upload ended so.
+    pub(super) fn has_unclear_end(&self) -> bool {
+        self.signs.unclear_end.load(Ordering::Relaxed)
     }
 
     /// Has the client see a reset in place of an end, when this is closed.

@@ -193,11 +193,29 @@ fn what_follows_an_upload_with_trailers_is_never_read_as_a_request() {
     }
 }
 
+/// Of chunks that nobody reads, hyper takes the rest by itself, and tells nobody how they ended.
+#[test]
+fn what_follows_chunks_that_nobody_wanted_is_never_read_as_a_request() {
+    let host = TestHost::with("name = \"test\"\n[functions.it]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/x\"]\n");
+    for (path, begins) in [("/nowhere", "HTTP/1.1 404 "), ("/x", "HTTP/1.1 200 ")] {
+        for end in ["\r\n", "x: y\r\n\r\n", "x: y\n\r\n"] {
+            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let mut client = ask(&host, &format!("{head}2\r\nhi\r\n0\r\n{end}GET /x HTTP/1.1\r\nHost: a\r\n\r\n"));
+            let text = String::from_utf8(client.rest()).unwrap();
+            assert!(text.starts_with(begins), "{path} {end:?}: {text}");
+            // If it is read at all, it is refused.
+            let answered = text.matches("HTTP/1.1 ").count() - text.matches("HTTP/1.1 400 ").count();
+            assert_eq!(answered, 1, "{path} {end:?}: {text}");
+            assert!(path == "/x" || text.contains("\r\nconnection: close\r\n"), "{path} {end:?}: {text}");
+        }
+    }
+}
+
 /// An answer may wait to be written while its upload, which nobody wanted, comes to its end: then what follows that is read.
 #[test]
 fn what_is_no_request_is_refused_behind_the_answer_before() {
     let host = TestHost::with("name = \"test\"\n[functions.it]\ncomponent = \"{hello.wasm}\"\nroutes = [\"/x\"]\n");
-    let upload = "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+    let upload = "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
     let mut client = ask(&host, &format!("{upload}nonsense\r\n\r\n"));
     client.answer().assert_problem(404, "no_route");
     assert_eq!(client.answer().status, 400);
