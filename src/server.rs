@@ -28,6 +28,7 @@ pub mod tls;
 use crate::manifest::HostConfig;
 use crate::receipt::{Outcome, Receipt};
 use crate::release::deploy::Deployments;
+use crate::runtime::residents::Residents;
 use crate::storage::logs::LogStore;
 use arc_swap::ArcSwapOption;
 pub use build_page::BuildFailure;
@@ -306,24 +307,34 @@ fn accept_the_rest(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
 async fn sweep(host: Arc<Host>) {
     let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
     let mut looks = tokio::time::interval(SWAP_INTERVAL);
-    let residents = || host.deployments.installer().residents();
     loop {
         tokio::select! {
             _ = sweeps.tick() => {
                 let mut guests_compute = false;
-                for residents in residents() {
+                let all = host.deployments.installer().residents();
+                for residents in &all {
                     let engines = residents.engines();
                     engines.sweep();
                     guests_compute |= engines.take_computed();
-                    if let Some(work) = residents.tend(Instant::now()) {
-                        tokio::task::spawn_blocking(work);
-                    }
                 }
+                tend(&all);
                 host.turns.guests_compute.store(guests_compute, Ordering::Relaxed);
             }
             _ = looks.tick() => if host.deployments.installer().engines().iter().any(|engines| engines.clearing_is_unsafe()) {
                 host.unsafe_to_go_on.notify_one();
             },
+        }
+    }
+}
+
+/// Has memory given back that a burst of requests left, with one set of engines more at a time.
+fn tend(all: &[Arc<Residents>]) {
+    let mappings = all.iter().flat_map(|residents| residents.all_engines()).map(|engines| engines.mappings()).sum();
+    let mut may_renew = !all.iter().any(|residents| residents.is_renewing());
+    for residents in all {
+        if let Some(work) = residents.tend(Instant::now(), may_renew, mappings) {
+            may_renew = false;
+            tokio::task::spawn_blocking(work);
         }
     }
 }

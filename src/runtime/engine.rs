@@ -276,6 +276,12 @@ impl Engines {
         })
     }
 
+    /// Whether there is no sandbox in the pools.
+    pub(super) fn are_empty(&self) -> bool {
+        let metrics = [&self.plain, &self.concurrent].map(Engine::pooling_allocator_metrics);
+        metrics.iter().flatten().all(|metrics| metrics.component_instances() == 0 && metrics.memories() == 0)
+    }
+
     /// Where sandboxes get their memory from.
     pub fn allocation(&self) -> Allocation {
         self.allocation

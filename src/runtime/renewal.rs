@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** there are never more than two sets of engines for the same code: none is made anew before the former is gone.
 
+use super::code::Code;
 use super::engine::{Engines, PoolUsage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 /// How long fewer sandboxes have been in use, when what is kept for more is given back: so many times so long.
 const PARTS: usize = 3;
 const PART: Duration = Duration::from_secs(10);
+/// The longest that is waited where it is wanted again each time: an hour.
+const PARTS_MAX: usize = 360;
 /// The least that is given back at once.
 const WORTH_BYTES: u64 = 16 << 20;
 /// All code is read and linked anew for it, so it has to be this part of the code as well.
@@ -23,10 +26,38 @@ const WORTH_PART_OF_CODE: u64 = 8;
 pub(super) enum Renewal {
     /// One set of engines.
     Watching(Watch),
-    /// Something is being done about these, on another thread.
+    /// There will be others in place of these.
     UnderWay(Arc<Engines>),
     /// Two: requests are under way on these, and no others begin there.
-    Emptying(Arc<Engines>),
+    Emptying(Former),
+}
+
+/// Engines that nothing is begun on.
+pub(super) struct Former {
+    pub(super) engines: Arc<Engines>,
+    /// What ran there, kept so that no request is the last to have it: that gives back what the pools keep for it, which takes time.
+    _code: Vec<Arc<Code>>,
+    was_empty: bool,
+    /// How many parts are waited behind their end.
+    wait: usize,
+}
+
+impl Former {
+    pub(super) fn new(engines: Arc<Engines>, code: Vec<Arc<Code>>, wait: usize) -> Self {
+        Self { engines, _code: code, was_empty: false, wait }
+    }
+
+    /// Whether their last request has ended. Believed the second time: whoever takes a sandbox apart is counted no more, and has
+    /// not done with it.
+    pub(super) fn is_over(&mut self) -> bool {
+        let is_empty = self.engines.are_empty();
+        std::mem::replace(&mut self.was_empty, is_empty) && is_empty
+    }
+
+    /// The watch that follows.
+    pub(super) fn watch(&self, now: Instant) -> Watch {
+        Watch::begin(now, self.wait)
+    }
 }
 
 /// How many slots were in use at once lately.
@@ -35,13 +66,19 @@ pub(super) struct Watch {
     /// The most in each part of the time, the present one first.
     peaks: [u64; PARTS],
     part_began: Instant,
-    /// Parts that are over.
+    /// Parts that are over, and how many there have to be.
     parts: usize,
+    wait: usize,
 }
 
 impl Watch {
-    pub(super) fn begin(now: Instant) -> Self {
-        Self { peaks: [0; PARTS], part_began: now, parts: 0 }
+    /// The first.
+    pub(super) fn new(now: Instant) -> Self {
+        Self::begin(now, PARTS)
+    }
+
+    pub(super) fn begin(now: Instant, wait: usize) -> Self {
+        Self { peaks: [0; PARTS], part_began: now, parts: 0, wait }
     }
 
     /// So many are in use.
@@ -57,12 +94,18 @@ impl Watch {
 
     /// The bytes that are kept for more than twice as many as were in use; nothing before that was watched for long enough.
     pub(super) fn surplus(&self, usage: &PoolUsage) -> Option<u64> {
-        if self.parts < PARTS {
+        if self.parts < self.wait {
             return None;
         }
         let needed = self.peaks.iter().max()?.saturating_mul(2);
         let surplus = (usage.used + usage.warm).saturating_sub(needed).min(usage.warm);
         usage.warm_bytes.checked_div(usage.warm).map(|each| each.saturating_mul(surplus))
+    }
+
+    /// How many parts the next one waits. What is there again so soon was no burst: many functions that are called by turns have as
+    /// many slots, however few are in use at once. It is then left alone for twice as long.
+    pub(super) fn next_wait(&self) -> usize {
+        if self.parts < 2 * self.wait { (2 * self.wait).min(PARTS_MAX) } else { PARTS }
     }
 }
 
@@ -85,7 +128,7 @@ mod tests {
     /// A watch that saw `used` slots in use, for one part of the time each.
     fn watched(used: &[u64]) -> Watch {
         let began = Instant::now();
-        let mut watch = Watch::begin(began);
+        let mut watch = Watch::new(began);
         for (part, used) in (0..).zip(used) {
             watch.note(*used, began + PART * part);
         }
@@ -112,6 +155,22 @@ mod tests {
         let usage = PoolUsage { used: 60, ..kept_for(40) };
         assert_eq!(watched(&[0, 0, 0, 10]).surplus(&usage), Some(40 * MIB));
         assert_eq!(watched(&[0, 0, 0, 0]).surplus(&PoolUsage::default()), None);
+    }
+
+    #[test]
+    fn what_is_there_again_each_time_is_left_alone_for_longer_and_longer() {
+        let mut watch = watched(&[0; 4]);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let wait = watch.next_wait();
+            waits.push(wait);
+            watch = Watch { parts: wait, wait, ..watched(&[]) };
+        }
+        assert_eq!(waits, [6, 12, 24, 48, 96, 192, 360, 360, 360]);
+        let seldom = Watch { parts: 30, wait: 12, ..watched(&[]) };
+        assert_eq!(seldom.next_wait(), PARTS);
+        let soon = Watch { parts: 5, wait: 6, ..watched(&[]) };
+        assert_eq!(soon.surplus(&kept_for(100)), None);
     }
 
     #[test]

@@ -8,11 +8,12 @@
 use super::code::{Code, CodeLoader, CodeSource, MAPPINGS_OF_CODE};
 use super::engine::{Engines, PoolUsage};
 use super::function::FunctionError;
-use super::renewal::{self, Renewal, Watch};
+use super::renewal::{self, Former, Renewal, Watch};
 use crate::platform;
 use crate::receipt::Kind;
 use crate::storage::artifacts::ArtifactKey;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,6 +21,8 @@ use std::time::Instant;
 
 /// When too much is loaded, this part of it goes at once, so that looking for the least recently used is rare.
 const UNLOADED_PART: usize = 16;
+/// How often what was loaded meanwhile is loaded for new engines as well, before they are used.
+const ROUNDS_MAX: usize = 3;
 
 /// How much code is mapped.
 #[derive(Debug, Default)]
@@ -106,7 +109,7 @@ impl Residents {
     pub fn new(loader: CodeLoader, loaded_max: usize, mapped: Arc<Mapped>) -> Self {
         Self {
             loader: ArcSwap::from_pointee(loader),
-            renewal: Mutex::new(Renewal::Watching(Watch::begin(Instant::now()))),
+            renewal: Mutex::new(Renewal::Watching(Watch::new(Instant::now()))),
             loaded_max,
             crowded: AtomicBool::new(false),
             began: Instant::now(),
@@ -138,7 +141,7 @@ impl Residents {
     pub fn all_engines(&self) -> Vec<Arc<Engines>> {
         let engines = self.engines();
         let former = match &*lock(&self.renewal) {
-            Renewal::Emptying(former) | Renewal::UnderWay(former) => Some(Arc::clone(former)),
+            Renewal::UnderWay(engines) | Renewal::Emptying(Former { engines, .. }) => Some(Arc::clone(engines)),
             Renewal::Watching(_) => None,
         };
         let former = former.filter(|former| !Arc::ptr_eq(former, &engines));
@@ -234,88 +237,103 @@ impl Residents {
         unloaded
     }
 
+    /// Whether there is more than one set of engines for its code, or will be.
+    pub fn is_renewing(&self) -> bool {
+        !matches!(*lock(&self.renewal), Renewal::Watching(_))
+    }
+
     /// Looks at how many sandboxes there are, and says what is to be done on a thread that may wait, if anything is: engines made
-    /// anew, or former ones given up. To be called several times a second.
-    pub fn tend(self: &Arc<Self>, now: Instant) -> Option<impl FnOnce() + Send + 'static> {
+    /// anew, if there may be others, or former ones given up. To be called several times a second. `mappings` are those that the
+    /// engines of the host take.
+    pub fn tend(
+        self: &Arc<Self>,
+        now: Instant,
+        may_renew: bool,
+        mappings: usize,
+    ) -> Option<Box<dyn FnOnce() + Send + 'static>> {
         let mut renewal = lock(&self.renewal);
-        let (engines, surplus_bytes) = match &mut *renewal {
-            Renewal::UnderWay(_) => return None,
-            Renewal::Emptying(former) => (Arc::clone(former), None),
+        match &mut *renewal {
+            Renewal::UnderWay(_) => None,
+            Renewal::Emptying(former) => {
+                let next = former.is_over().then(|| Renewal::Watching(former.watch(now)))?;
+                let former = std::mem::replace(&mut *renewal, next);
+                Some(Box::new(move || drop(former)))
+            }
             Renewal::Watching(watch) => {
                 let engines = self.engines();
                 let usage = usage(&engines);
                 watch.note(usage.used, now);
-                (engines, Some(watch.surplus(&usage)?))
+                let (surplus_bytes, wait) = (watch.surplus(&usage)?, watch.next_wait());
+                let is_worth = surplus_bytes >= renewal::worth(self.mapped.bytes());
+                if !is_worth || !may_renew || !self.has_mappings_for(mappings + engines.mappings()) {
+                    return None;
+                }
+                *renewal = Renewal::UnderWay(engines);
+                let residents = Arc::clone(self);
+                Some(Box::new(move || residents.renew(surplus_bytes, wait)))
             }
-        };
-        let is_due = match surplus_bytes {
-            None => usage(&engines).used == 0,
-            Some(bytes) => bytes >= renewal::worth(self.mapped.bytes()) && self.has_mappings_for_two(&engines),
-        };
-        if !is_due {
-            return None;
         }
-        *renewal = Renewal::UnderWay(engines);
-        let residents = Arc::clone(self);
-        Some(move || {
-            let former = surplus_bytes.and_then(|bytes| residents.renew(bytes));
-            let next = former.map_or_else(|| Renewal::Watching(Watch::begin(Instant::now())), Renewal::Emptying);
-            let before = std::mem::replace(&mut *lock(&residents.renewal), next);
-            // Whoever has engines last gives back all that their pools keep, which takes its time.
-            drop(before);
-        })
     }
 
-    /// Whether the system lets the process have as many mappings as two sets of engines take at the most.
-    fn has_mappings_for_two(&self, engines: &Engines) -> bool {
-        let taken = 2 * (engines.mappings() + self.mapped.components() * MAPPINGS_OF_CODE);
+    /// Whether the system lets the process have so many mappings for its engines, and all code twice.
+    fn has_mappings_for(&self, engines: usize) -> bool {
+        let taken = engines + 2 * self.mapped.components() * MAPPINGS_OF_CODE;
         platform::mappings_max().is_none_or(|most| taken <= most - most / 16)
     }
 
-    /// Has requests run on other engines from here on, all or none. Gives back the former, if there are others.
-    fn renew(&self, surplus_bytes: u64) -> Option<Arc<Engines>> {
+    /// Has requests run on other engines from here on, if there can be others.
+    fn renew(&self, surplus_bytes: u64, wait: usize) {
         let began = Instant::now();
-        let former = self.engines();
-        match self.move_to_engines_anew() {
-            Ok(functions) => {
-                let took = began.elapsed();
+        let engines = self.engines();
+        let next = match self.move_to_engines_anew() {
+            Ok(code) => {
+                let (functions, took) = (code.len(), began.elapsed());
                 tracing::info!(
                     functions,
                     surplus_bytes,
                     ?took,
                     "memory that sandboxes had is given back: the next have new engines",
                 );
-                Some(former)
+                Renewal::Emptying(Former::new(engines, code, wait))
             }
             Err(error) => {
                 tracing::warn!(%error, surplus_bytes, "memory that sandboxes had is kept: there are no new engines");
-                None
+                Renewal::Watching(Watch::begin(Instant::now(), wait))
             }
-        }
+        };
+        *lock(&self.renewal) = next;
     }
 
-    /// Loads all that is mapped for other engines, and has requests use that. Gives back how much it is.
-    fn move_to_engines_anew(&self) -> Result<usize, FunctionError> {
+    /// Loads all that is mapped for other engines, and has requests use that. Gives back what they used before.
+    fn move_to_engines_anew(&self) -> Result<Vec<Arc<Code>>, FunctionError> {
         let loader = self.loader.load_full();
         let engines = loader.engines().again().map_err(|error| FunctionError::Load(error.to_string()))?;
         let loader = Arc::new(loader.of(Arc::new(engines))?);
         let mut anew: HashMap<ArtifactKey, Arc<Code>> = HashMap::new();
+        let mut rounds_left = ROUNDS_MAX;
         loop {
-            let loaded = lock(&self.loaded);
-            let mapped: Vec<Arc<CodeCell>> =
-                loaded.iter().filter_map(Weak::upgrade).filter(|cell| cell.code.load().is_some()).collect();
-            if mapped.iter().all(|cell| anew.contains_key(&cell.source.key)) {
+            let mut loaded = lock(&self.loaded);
+            let cells = loaded.iter().filter_map(Weak::upgrade).filter(|cell| cell.code.load().is_some());
+            let mapped: HashMap<ArtifactKey, Arc<CodeCell>> =
+                cells.map(|cell| (cell.source.key.clone(), cell)).collect();
+            if rounds_left == 0 || mapped.keys().all(|key| anew.contains_key(key)) {
                 self.loader.store(loader);
-                let codes = mapped.iter().filter_map(|cell| Some((cell, anew.remove(&cell.source.key)?)));
-                let former: Vec<_> = codes.map(|(cell, code)| cell.set(code)).collect();
-                drop(loaded);
-                return Ok(former.len());
+                // What was called for the first time only now is loaded once more by its next call.
+                let move_on = |(key, cell): (&ArtifactKey, &Arc<CodeCell>)| match anew.remove(key) {
+                    Some(code) => cell.set(code),
+                    None => cell.unset(),
+                };
+                let former = mapped.iter().filter_map(move_on).collect();
+                *loaded = mapped.values().filter(|cell| cell.code.load().is_some()).map(Arc::downgrade).collect();
+                return Ok(former);
             }
-            // Without the lock, as it takes its time. What is called for the first time meanwhile is loaded in the next round.
+            rounds_left -= 1;
+            // Without the lock, as it takes its time. What is loaded or unloaded meanwhile is seen in the next round.
             drop(loaded);
-            for cell in mapped {
-                if !anew.contains_key(&cell.source.key) {
-                    anew.insert(cell.source.key.clone(), Arc::new(loader.load(&cell.source)?));
+            anew.retain(|key, _| mapped.contains_key(key));
+            for (key, cell) in mapped {
+                if let Entry::Vacant(missing) = anew.entry(key) {
+                    missing.insert(Arc::new(loader.load(&cell.source)?));
                 }
             }
         }
