@@ -124,7 +124,7 @@ fn check(asked: &[Asked], stop: &Stop, read: &answers::Read, heard: &Heard, has_
     // for the rest: for seconds, which are not waited for here.
     let waits = match stop {
         Stop::InBody(_) => answered > asked.len() || read.answers.last().is_some_and(|last| !last.is_whole),
-        Stop::BadTrailers { .. } => read.answers.last().is_some_and(|last| !last.is_whole),
+        Stop::BadTrailers { .. } => true,
         Stop::Whole | Stop::Closed | Stop::Trailers | Stop::InHead | Stop::BadHead { .. } | Stop::BadBody(_) => false,
     };
     if last_closes && !waits {
