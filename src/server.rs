@@ -302,8 +302,8 @@ fn accept_the_rest(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     usable.collect()
 }
 
-/// Ends bodies that are over their time and that nobody reads, has memory given back, and looks whether the host may go on, for
-/// as long as it is polled.
+/// Ends bodies that are over their time and that nobody reads, lets go of what ended, has memory given back, and looks whether
+/// the host may go on, for as long as it is polled.
 async fn sweep(host: Arc<Host>) {
     let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
     let mut looks = tokio::time::interval(SWAP_INTERVAL);
@@ -318,6 +318,7 @@ async fn sweep(host: Arc<Host>) {
                     guests_compute |= engines.take_computed();
                 }
                 tend(&all);
+                host.tasks.let_go();
                 host.turns.guests_compute.store(guests_compute, Ordering::Relaxed);
             }
             _ = looks.tick() => if host.deployments.installer().engines().iter().any(|engines| engines.clearing_is_unsafe()) {

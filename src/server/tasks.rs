@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** every spawned task belongs to a [`Tasks`], which stops them all when it is dropped.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -13,16 +13,15 @@ pub(super) struct Tasks(Mutex<JoinSet<()>>);
 impl Tasks {
     /// Runs `task`.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that ended are let go of here, so the set holds no more than are running and a few.
-        while let Some(ended) = tasks.try_join_next() {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                tracing::error!(%error, "a task panicked");
-            }
-        }
+        let mut tasks = self.lock();
+        let_go(&mut tasks);
         tasks.spawn(task);
+    }
+
+    /// Lets go of those that ended, which keep their memory until then: also where no other begins. To be called several times a
+    /// second.
+    pub(super) fn let_go(&self) {
+        let_go(&mut self.lock());
     }
 
     /// Waits until all have ended, at most for `grace`; hands over those that have not, if there are any.
@@ -42,7 +41,21 @@ impl Tasks {
     }
 
     fn take(&self) -> JoinSet<()> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn let_go(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a task panicked");
+        }
     }
 }
 
@@ -72,6 +85,19 @@ impl Left<'_> {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    #[tokio::test]
+    async fn those_that_ended_are_let_go_of_though_no_other_begins() {
+        let tasks = Tasks::default();
+        for _ in 0..10 {
+            tasks.spawn(async {});
+        }
+        tasks.spawn(std::future::pending());
+        while tasks.lock().len() > 1 {
+            tokio::task::yield_now().await;
+            tasks.let_go();
+        }
+    }
 
     #[tokio::test]
     async fn tasks_are_waited_for_and_then_stopped() {
