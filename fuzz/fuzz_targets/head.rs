@@ -109,8 +109,10 @@ fn check(asked: &[Asked], stop: &Stop, read: &answers::Read, heard: &Heard, has_
         !asked.body.is_empty() && (answer.value("x-echo").is_none() || asked.body.len() > UPLOAD_BYTES_MAX)
     });
     let ended = last_closes || (unread && ended_first);
-    // Of a head that is none and has the beginning of HTTP/2 behind it, hyper says nothing.
-    let is_told_nothing = heard.ended_first && has_preface;
+    // Of a head that is none to it, and has the beginning of HTTP/2 behind it or a request for another protocol before it, hyper
+    // says nothing.
+    let has_upgrade = asked.iter().take(answered).any(|asked| asked.values("upgrade").next().is_some());
+    let is_told_nothing = heard.ended_first && (has_preface || has_upgrade);
     if answered < asked.len() && !is_told_nothing {
         assert!(ended, "not answered: {:?}", asked[answered]);
         let refused = last.is_some_and(|(_, answer)| answer.status >= 400);
