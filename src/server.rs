@@ -55,8 +55,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-/// Connections that the kernel holds ready for the host to accept.
-const BACKLOG: u32 = 1024;
+/// Connections that the kernel holds ready for the host to accept: as many as Linux lets a process have by itself
+/// (`net.core.somaxconn`). A client that finds no room tries again after a second.
+const BACKLOG: u32 = 4096;
 /// How long the host waits after an accept failed, most often for want of file descriptors, before it tries again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often bodies that nobody reads are held against their deadlines.
