@@ -69,16 +69,19 @@ pub(super) struct Watch {
     /// Parts that are over, and how many there have to be.
     parts: usize,
     wait: usize,
+    /// Nothing was given back before.
+    is_first: bool,
 }
 
 impl Watch {
     /// The first.
     pub(super) fn new(now: Instant) -> Self {
-        Self::begin(now, PARTS)
+        Self { peaks: [0; PARTS], part_began: now, parts: 0, wait: PARTS, is_first: true }
     }
 
+    /// One behind engines that were made anew, or could not be.
     pub(super) fn begin(now: Instant, wait: usize) -> Self {
-        Self { peaks: [0; PARTS], part_began: now, parts: 0, wait }
+        Self { wait, is_first: false, ..Self::new(now) }
     }
 
     /// So many are in use.
@@ -105,7 +108,8 @@ impl Watch {
     /// How many parts the next one waits. What is there again so soon was no burst: many functions that are called by turns have as
     /// many slots, however few are in use at once. It is then left alone for twice as long.
     pub(super) fn next_wait(&self) -> usize {
-        if self.parts < 2 * self.wait { (2 * self.wait).min(PARTS_MAX) } else { PARTS }
+        let is_again = !self.is_first && self.parts < 2 * self.wait;
+        if is_again { (2 * self.wait).min(PARTS_MAX) } else { PARTS }
     }
 }
 
@@ -164,12 +168,12 @@ mod tests {
         for _ in 0..9 {
             let wait = watch.next_wait();
             waits.push(wait);
-            watch = Watch { parts: wait, wait, ..watched(&[]) };
+            watch = Watch { parts: wait, ..Watch::begin(Instant::now(), wait) };
         }
-        assert_eq!(waits, [6, 12, 24, 48, 96, 192, 360, 360, 360]);
-        let seldom = Watch { parts: 30, wait: 12, ..watched(&[]) };
+        assert_eq!(waits, [3, 6, 12, 24, 48, 96, 192, 360, 360]);
+        let seldom = Watch { parts: 30, ..Watch::begin(Instant::now(), 12) };
         assert_eq!(seldom.next_wait(), PARTS);
-        let soon = Watch { parts: 5, wait: 6, ..watched(&[]) };
+        let soon = Watch { parts: 5, ..Watch::begin(Instant::now(), 6) };
         assert_eq!(soon.surplus(&kept_for(100)), None);
     }
 
