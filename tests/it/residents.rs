@@ -150,10 +150,19 @@ async fn burst(host: &TestHost, left: i64) -> i64 {
         client.until("a beginning\n\r\n");
     }
     drop(burst);
-    while pool(host, "slots_used").await > left {}
+    wait_for_pool(host, "slots_used", left).await;
     let kept_bytes = pool(host, "warm_bytes").await;
     assert!(kept_bytes > 16 << 20, "{kept_bytes}");
     kept_bytes
+}
+
+/// Waits until a value of the pool is no more than `most`.
+async fn wait_for_pool(host: &TestHost, name: &str, most: i64) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while pool(host, name).await > most {
+        assert!(std::time::Instant::now() < deadline, "{name} stays above {most}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 /// Asks again and again until the host says `message`; all is answered meanwhile.
@@ -192,7 +201,7 @@ async fn what_a_burst_left_in_memory_is_given_back_and_requests_go_on_meanwhile(
     // What was under way goes on, and keeps what it runs on.
     assert_eq!(pool(&host, "slots").await, 2 * slots);
     drop((before, stream));
-    while pool(&host, "slots").await > slots {}
+    wait_for_pool(&host, "slots", slots).await;
     ask_both(&mut host.connect().await).await;
     let now_kept = pool(&host, "warm_bytes").await;
     assert!(now_kept < kept_bytes / 10, "of {kept_bytes} bytes, {now_kept} are kept");
