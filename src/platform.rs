@@ -1,6 +1,10 @@
 //! What depends on the operating system, each with a fallback. Linux is the platform; elsewhere the host runs with
 //! coarser clocks and without the page scan.
 
+mod swap;
+
+pub use swap::swap_possible;
+
 use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,33 +24,6 @@ pub fn thread_cpu_time() -> Duration {
 pub fn thread_cpu_time() -> Duration {
     static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     START.get_or_init(std::time::Instant::now).elapsed()
-}
-
-/// Whether a page of this process could be swapped out, as far as can be told now: unknown counts as yes.
-///
-/// No, if the machine has no swap device (`/proc/swaps`), or if the process's cgroup may not swap
-/// (`memory.swap.max` is 0, in its own group or one above it).
-#[cfg(target_os = "linux")]
-pub fn swap_possible() -> bool {
-    let devices = std::fs::read_to_string("/proc/swaps");
-    if devices.is_ok_and(|text| text.lines().skip(1).all(|line| line.trim().is_empty())) {
-        return false;
-    }
-    // cgroup v2 has the single line `0::/path`.
-    let Ok(groups) = std::fs::read_to_string("/proc/self/cgroup") else { return true };
-    let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return true };
-    let root = Path::new("/sys/fs/cgroup");
-    !root
-        .join(group)
-        .ancestors()
-        .take_while(|folder| folder.starts_with(root))
-        .any(|folder| std::fs::read_to_string(folder.join("memory.swap.max")).is_ok_and(|max| max.trim() == "0"))
-}
-
-/// Nothing is known elsewhere.
-#[cfg(not(target_os = "linux"))]
-pub fn swap_possible() -> bool {
-    true
 }
 
 /// Raises the number of files that may be open to what the system allows (setrlimit(2)): each connection is one. Gives that

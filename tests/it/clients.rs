@@ -188,7 +188,8 @@ fn a_connection_has_so_many_requests() {
 /// Files may run out for reasons that are not the host's: it waits, and goes on.
 #[test]
 fn a_host_without_files_to_open_accepts_again_when_there_are_some() {
-    let host = host_with("");
+    let waits = "[functions.hang]\ncomponent = \"{misbehave.wasm}\"\nroutes = [\"/misbehave/hang\"]\nlimits = { timeout = \"7s\" }";
+    let host = TestHost::with(&format!("{}{waits}\n", toml("")));
     let mut before = RawClient::open(host.address());
     assert_eq!(before.send(GET).answer().status, 200);
     let pid = Pid::from_raw(i32::try_from(host.pid()).unwrap());
@@ -199,6 +200,9 @@ fn a_host_without_files_to_open_accepts_again_when_there_are_some() {
     waiting.send(GET);
     host.logged(|line| line["message"] == "a connection could not be accepted");
     assert_eq!(before.send(GET).answer().status, 200, "what was open goes on");
+    // For longer than the host goes without a look at its machine: it needs no file for that either.
+    before.send("GET /misbehave/hang HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(before.answer().status, 504, "what was open goes on");
     prlimit(pid, Resource::Nofile, Rlimit { current: own, maximum: own }).unwrap();
     assert_eq!(waiting.answer().status, 200);
 }
