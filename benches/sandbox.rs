@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The guests of functions.toml that answer by themselves, and what they are asked.
 const REQUESTS: &[(&str, &str)] = &[

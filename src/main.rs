@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-/// Sandboxes are made and dropped on all threads, a few dozen small allocations each.
+/// Sandboxes are made and dropped on all threads, a few dozen small allocations each; and what a burst of them took is given
+/// back to the kernel within seconds, by threads of the allocator, also where no request follows.
+#[cfg(unix)]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     fnhost::cli::main()
