@@ -97,11 +97,12 @@ fn check_snippet(lines: &[&str], number: usize, column: usize, named: &str, repo
     let is_part = |of: &[char], shown: &[char]| {
         of.starts_with(shown) || shown.strip_suffix(&['\u{2026}']).is_some_and(|most| of.starts_with(most))
     };
-    // What ends a line has a column, and no character.
-    let is_begun = is_part(&expected, &shown) && indent == (column - 1).min(expected.len());
+    // What ends a line has a column, or two with CR, and no character.
+    let before = (column - 1).min(expected.len());
+    let is_begun = is_part(&expected, &shown) && indent == before;
     // A long line is shown around its place, between marks of its own.
     let is_cut = shown.strip_prefix(&['\u{2026}']).is_some_and(|shown| {
-        column.checked_sub(indent).and_then(|cut| expected.get(cut..)).is_some_and(|rest| is_part(rest, shown))
+        (before + 1).checked_sub(indent).and_then(|cut| expected.get(cut..)).is_some_and(|rest| is_part(rest, shown))
     });
     assert!(is_begun || is_cut, "{indent} for {column}\n{expected:?}\n{shown:?}\n{report}");
 }
