@@ -33,11 +33,9 @@ mod linux {
 
     impl Signs {
         pub(super) fn open() -> Self {
-            Self {
-                devices: File::open("/proc/swaps"),
-                groups: File::open("/proc/self/cgroup"),
-                limits: Limits::default(),
-            }
+            let groups = File::open("/proc/self/cgroup");
+            let limits = read(&groups).map(Limits::of).unwrap_or_default();
+            Self { devices: File::open("/proc/swaps"), groups, limits }
         }
 
         pub(super) fn swap_possible(&mut self) -> bool {
