@@ -12,6 +12,7 @@ pub mod data;
 pub mod engine;
 pub mod function;
 pub mod gate;
+mod gather;
 pub mod guest;
 pub mod inspect;
 pub mod invoke;

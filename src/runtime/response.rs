@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** a body that the guest did not finish never ends as if it had: it ends in an error.
 
+use super::gather::Gather;
 use super::guest::{Guest, InvokeError};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -50,6 +51,7 @@ pub(super) struct Stream {
     /// Dropped when the body was read to its end.
     body_read: Option<oneshot::Sender<()>>,
     guest: Guest,
+    gather: Gather,
     /// No more will come.
     ended: bool,
     /// Why it was ended, though nobody read that.
@@ -112,9 +114,18 @@ impl GuestBody {
         stalled: Arc<Notify>,
         streams: &Streams,
     ) -> Result<Self, InvokeError> {
-        let mut stream = Stream { body, body_read, guest, ended: false, failed: None, waker: None, stalled };
+        let mut stream = Stream {
+            body,
+            body_read,
+            guest,
+            gather: Gather::default(),
+            ended: false,
+            failed: None,
+            waker: None,
+            stalled,
+        };
         let ready = poll_fn(|cx| Poll::Ready(stream.take_ready(cx))).await?;
-        if stream.ended && !stream.guest.is_running() {
+        if stream.has_ended() && !stream.guest.is_running() {
             return Ok(Self { ready, rest: BodyRest::Ended(Some(stream.guest)) });
         }
         let stream = Arc::new(Mutex::new(stream));
@@ -124,7 +135,7 @@ impl GuestBody {
 
     /// Whether all of it was read.
     pub fn has_ended(&self) -> bool {
-        self.ready.is_empty() && self.stream().is_none_or(|stream| lock(stream).ended)
+        self.ready.is_empty() && self.stream().is_none_or(|stream| lock(stream).has_ended())
     }
 
     /// Why it was ended, if nobody has read that.
@@ -171,7 +182,23 @@ impl Stream {
         Ok(ready)
     }
 
+    /// Whether all of it was given.
+    fn has_ended(&self) -> bool {
+        self.ended && !self.gather.has_more()
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
+        let mut gather = std::mem::take(&mut self.gather);
+        let next = gather.poll(|| self.poll_one(cx));
+        self.gather = gather;
+        if next.is_ready() {
+            // It has what it waits for, though there was nothing more behind that.
+            self.waker = None;
+        }
+        next
+    }
+
+    fn poll_one(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvokeError>>> {
         let frame = match self.failed.take() {
             Some(error) => Poll::Ready(Some(Err(error))),
             None if self.ended => Poll::Ready(None),
@@ -299,7 +326,12 @@ impl Body for GuestBody {
         let ready: u64 = self.ready.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
         let rest = self.stream().map_or(Some(0), |stream| {
             let stream = lock(stream);
-            if stream.ended { Some(0) } else { stream.body.size_hint().exact() }
+            match stream.ended {
+                // A failure that is still to be given: whoever knew the length would not ask for it.
+                true if stream.gather.has_more() => None,
+                true => Some(0),
+                false => stream.body.size_hint().exact().map(|rest| stream.gather.kept_bytes() + rest),
+            }
         });
         rest.map_or(SizeHint::default(), |rest| SizeHint::with_exact(ready + rest))
     }

@@ -136,3 +136,18 @@ fn fields_that_are_malformed_or_too_large_are_no_answer() {
         assert!(!headers.iter().any(|(name, _)| name == "set-cookie" || name == "x"), "{headers:?}");
     }
 }
+
+/// It writes 4 KiB at a time. To a client that does not read, each would be a piece of memory, and to all others a chunk.
+#[test]
+fn what_a_guest_writes_in_small_pieces_goes_out_together() {
+    let host = host();
+    let mut client = RawClient::open(host.address());
+    client.send("GET /misbehave/pour HTTP/1.1\r\nHost: a\r\n\r\n");
+    let some = String::from_utf8(client.try_take(256 << 10).expect("it pours")).unwrap();
+    let (_, body) = some.split_once("\r\n\r\n").expect("a head");
+    // Among the letters there is nothing but the size of each chunk.
+    let sizes: Vec<usize> =
+        body.split("\r\n").filter_map(|line| usize::from_str_radix(line, 16).ok()).filter(|size| *size > 0).collect();
+    // Where the guest had used up its turn, what there was went out.
+    assert_eq!(sizes.iter().max(), Some(&(32 << 10)), "{sizes:?}");
+}

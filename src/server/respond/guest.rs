@@ -24,6 +24,11 @@ impl Promised {
     pub(super) fn new(body: GuestBody, length: Option<u64>) -> Self {
         Self { body, length, given: 0 }
     }
+
+    /// Whether all of it was read, and it is what was promised: less must be asked for, to be told so.
+    fn has_ended(&self) -> bool {
+        self.body.has_ended() && self.length.is_none_or(|promised| self.given >= promised)
+    }
 }
 
 impl Body for Promised {
@@ -44,7 +49,7 @@ impl Body for Promised {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -80,7 +85,7 @@ impl Reading {
 
     /// Whether all of it was read.
     fn has_ended(&self) -> bool {
-        self.encoder.as_ref().map_or_else(|| self.body.body.has_ended(), Encoder::has_ended)
+        self.encoder.as_ref().map_or_else(|| self.body.has_ended(), Encoder::has_ended)
     }
 }
 
