@@ -224,8 +224,9 @@ pub async fn serve(host: Arc<Host>, entrances: Vec<Entrance>, stop: impl Future<
     sweeper.spawn(judge(Arc::clone(&host.deployments)));
     let (drain, draining) = watch::channel(false);
     let connections = Arc::new(Semaphore::new(host.settings.connections as usize));
-    let connection =
-        |door: &Door, stream, ends| serve_connection(Arc::clone(&host), door.clone(), stream, ends, draining.clone());
+    let serve = |door: &Door, stream, ends, counted| {
+        host.tasks.spawn(serve_connection(Arc::clone(&host), door.clone(), stream, ends, draining.clone(), counted));
+    };
     let mut turns = 0;
     let mut stop = pin!(async {
         tokio::select! {
@@ -247,11 +248,7 @@ pub async fn serve(host: Arc<Host>, entrances: Vec<Entrance>, stop: impl Future<
         };
         match accepted {
             Ok((entrance, stream, peer)) => {
-                let connection = connection(&entrance.door, stream, Ends { peer, local: entrance.address });
-                host.tasks.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+                serve(&entrance.door, stream, Ends { peer, local: entrance.address }, place.ok());
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -262,7 +259,7 @@ pub async fn serve(host: Arc<Host>, entrances: Vec<Entrance>, stop: impl Future<
     host.draining.store(true, Ordering::Release);
     for Entrance { listener, address: local, door } in entrances {
         for (stream, peer) in accept_the_rest(listener) {
-            host.tasks.spawn(connection(&door, stream, Ends { peer, local }));
+            serve(&door, stream, Ends { peer, local }, None);
         }
     }
     let _ = drain.send(true);

@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::time::Sleep;
 
 /// How long an idle HTTP/1.1 connection stays open once the host is stopping. A client that sends a request at that very
@@ -225,24 +225,38 @@ fn contains(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
 }
 
-/// Serves `stream`, which came by `door`, to its end, or until `draining` becomes true and what was asked by then is answered.
+/// Serves `stream`, which came by `door` and counts as `counted`, to its end, or until `draining` becomes true and what was asked
+/// by then is answered.
 pub(super) async fn serve_connection(
     host: Arc<Host>,
     door: Door,
     mut stream: TcpStream,
     ends: Ends,
-    mut draining: watch::Receiver<bool>,
+    draining: watch::Receiver<bool>,
+    counted: Option<OwnedSemaphorePermit>,
 ) {
-    let _open = Open::count(&host);
+    let _open = Open::count(&host, counted);
     let Some(ends) = introduce(&host, &mut stream, ends).await else { return };
     let Some(_place) = admit(&host, ends.peer.ip()) else { return };
     let Some(stream) = secure(&host, door.tls(), stream).await else { return };
+    // Apart, so that it takes the room of what came before: there are thousands of these at a time.
+    answer_all(host, stream, ends, door.leads_to(), draining).await;
+}
+
+/// Answers what is asked on `stream`.
+async fn answer_all(
+    host: Arc<Host>,
+    stream: Stream,
+    ends: Ends,
+    leads_to: Option<u16>,
+    mut draining: watch::Receiver<bool>,
+) {
     let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
     let patience = Patience::of(&host.settings);
     let builder = connection_builder(StreamTasks(Arc::clone(&host)));
     let progress = Arc::new(Progress::begin());
     let socket = Socket::new(stream, Arc::clone(&host.turns), Arc::clone(&progress), patience.write);
-    let peer = Arc::new(Peer::new(socket.view(), progress, ends, scheme, door.leads_to()));
+    let peer = Arc::new(Peer::new(socket.view(), progress, ends, scheme, leads_to));
     let _last = EndsLate(Arc::clone(&peer));
     let service = service_fn(|request| {
         peer.note_request(request.version());
@@ -321,18 +335,22 @@ async fn answer(
 }
 
 /// A connection, while it is open.
-struct Open(Arc<Host>);
+struct Open {
+    host: Arc<Host>,
+    /// Its place among those that the host may have.
+    _counted: Option<OwnedSemaphorePermit>,
+}
 
 impl Open {
-    fn count(host: &Arc<Host>) -> Self {
+    fn count(host: &Arc<Host>, counted: Option<OwnedSemaphorePermit>) -> Self {
         host.connections.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(host))
+        Self { host: Arc::clone(host), _counted: counted }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.host.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
