@@ -37,6 +37,8 @@ const UNKEPT: &str = "unkept";
 const WAITING_BYTES_MAX: usize = 8 << 20;
 /// How long lines wait for others to be written with them.
 const BATCH_TIME: Duration = Duration::from_millis(5);
+/// What is kept for the next batch of the room that one took.
+const BATCH_BYTES_KEPT: usize = 64 << 10;
 /// How long the end of the process waits for a reader that does not read.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
@@ -232,6 +234,7 @@ impl Lines {
             // There is nowhere to tell that there is nowhere to tell.
             let _ = io::stderr().write_all(&batch);
             batch.clear();
+            batch.shrink_to(BATCH_BYTES_KEPT);
             if dropped > 0 {
                 tracing::warn!(dropped, "log lines were dropped: whoever reads them is too slow");
             }

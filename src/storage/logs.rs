@@ -27,6 +27,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 const WAITING_BYTES_MAX: usize = 8 << 20;
 /// How long lines wait for others to be written with them.
 const BATCH_TIME: Duration = Duration::from_millis(50);
+/// What is kept for the next batch of the room that one took.
+const BATCH_BYTES_KEPT: usize = 64 << 10;
 /// The latest lines, for those who follow the log.
 const RECENT_LINES_MAX: usize = 4096;
 const RECENT_BYTES_MAX: usize = 4 << 20;
@@ -53,6 +55,8 @@ struct State {
     dropped: u64,
     asleep: bool,
     stopping: bool,
+    /// How many follow the log. Lines are remembered while somebody does: most are never read.
+    followers: usize,
     recent: VecDeque<Arc<str>>,
     recent_bytes: usize,
     /// How many lines there ever were, and how many of them are written, or given up.
@@ -62,9 +66,12 @@ struct State {
     mark: Option<Mark>,
 }
 
-/// Where somebody who follows the log stands.
-#[derive(Debug, Clone, Copy)]
-pub struct Cursor(u64);
+/// Somebody who follows the log.
+pub struct Follower {
+    shared: Arc<Shared>,
+    /// How many lines there were before the next one for them.
+    seen: u64,
+}
 
 impl LogStore {
     /// The log in `state`, which must be there, of `bytes_max` at the most.
@@ -87,18 +94,20 @@ impl LogStore {
         }
         state.waiting.extend_from_slice(line.as_bytes());
         state.waiting.push(b'\n');
-        state.remember(line);
+        state.count(line);
         if std::mem::take(&mut state.asleep) {
             drop(state);
             self.shared.changed.notify_all();
         }
     }
 
-    /// The last lines that `query` asks for, in their order, and where to go on from there: what is written meanwhile comes
+    /// The last lines that `query` asks for, in their order, and who goes on from there: what is written meanwhile comes
     /// behind that, and is not among them.
-    pub fn find(&self, query: &LogQuery) -> io::Result<(Vec<LogLine>, Cursor)> {
-        let (cursor, mark) = self.shared.settle();
-        Ok((find::last(&self.shared.folder, query, (&self.shared.suffix, mark.as_ref()))?, cursor))
+    pub fn find(&self, query: &LogQuery) -> io::Result<(Vec<LogLine>, Follower)> {
+        let mut follower = self.follow();
+        let (written, mark) = self.shared.settle();
+        follower.seen = written;
+        Ok((find::last(&self.shared.folder, query, (&self.shared.suffix, mark.as_ref()))?, follower))
     }
 
     /// Waits until all lines that there are have been written.
@@ -106,21 +115,34 @@ impl LogStore {
         self.shared.settle();
     }
 
-    /// From now on.
-    pub fn now(&self) -> Cursor {
-        Cursor(self.shared.lock().lines)
+    /// Follows the log from now on.
+    pub fn follow(&self) -> Follower {
+        let mut state = self.shared.lock();
+        state.followers += 1;
+        Follower { shared: Arc::clone(&self.shared), seen: state.lines }
     }
+}
 
-    /// The next lines since `cursor`, which goes on to the last of them, `lines_max` at the most; and how many were missed:
-    /// they came too fast.
-    pub fn follow(&self, cursor: &mut Cursor, lines_max: usize) -> (Vec<Arc<str>>, u64) {
+impl Follower {
+    /// The next lines, `lines_max` at the most; and how many were missed: they came too fast.
+    pub fn next_lines(&mut self, lines_max: usize) -> (Vec<Arc<str>>, u64) {
         let state = self.shared.lock();
         let oldest = state.lines - state.recent.len() as u64;
-        let missed = oldest.saturating_sub(cursor.0);
-        let known = usize::try_from(cursor.0.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let missed = oldest.saturating_sub(self.seen);
+        let known = usize::try_from(self.seen.saturating_sub(oldest)).unwrap_or(usize::MAX);
         let lines: Vec<Arc<str>> = state.recent.iter().skip(known).take(lines_max).cloned().collect();
-        cursor.0 = cursor.0.max(oldest) + lines.len() as u64;
+        self.seen = self.seen.max(oldest) + lines.len() as u64;
         (lines, missed)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.followers -= 1;
+        let forgotten = if state.followers == 0 { state.forget() } else { VecDeque::new() };
+        drop(state);
+        drop(forgotten);
     }
 }
 
@@ -136,14 +158,23 @@ impl Drop for LogStore {
 }
 
 impl State {
-    fn remember(&mut self, line: &str) {
+    fn count(&mut self, line: &str) {
         self.lines += 1;
+        if self.followers == 0 {
+            return;
+        }
         self.recent_bytes += line.len();
         self.recent.push_back(line.into());
         while self.recent.len() > RECENT_LINES_MAX || self.recent_bytes > RECENT_BYTES_MAX {
             let Some(oldest) = self.recent.pop_front() else { break };
             self.recent_bytes -= oldest.len();
         }
+    }
+
+    /// Has none remembered; they are given to be dropped where nobody waits for it.
+    fn forget(&mut self) -> VecDeque<Arc<str>> {
+        self.recent_bytes = 0;
+        std::mem::take(&mut self.recent)
     }
 }
 
@@ -156,15 +187,15 @@ impl Shared {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until what there is now is written; what is written then, and where that ends.
-    fn settle(&self) -> (Cursor, Option<Mark>) {
+    /// Waits until what there is now is written; how many lines are then, and where they end.
+    fn settle(&self) -> (u64, Option<Mark>) {
         let mut state = self.lock();
         let lines = state.lines;
         // Not until nothing waits: while a guest prints without a pause, that would be never.
         while state.written < lines && !state.stopping {
             state = self.wait(state);
         }
-        (Cursor(state.written), state.mark.clone())
+        (state.written, state.mark.clone())
     }
 
     /// What the thread does: writes until it is to stop and nothing waits.
@@ -196,6 +227,7 @@ impl Shared {
             drop(state);
             self.changed.notify_all();
             batch.clear();
+            batch.shrink_to(BATCH_BYTES_KEPT);
             // Told where it can be read: on stderr.
             if let Err(error) = written {
                 tracing::warn!(target: "unkept", %error, folder = %self.folder.display(), "log lines cannot be kept");
@@ -329,15 +361,35 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let store = LogStore::open(state.path(), 1 << 20).unwrap();
         store.append(&line(0));
-        let (found, mut cursor) = store.find(&all()).unwrap();
+        let (found, mut follower) = store.find(&all()).unwrap();
         assert_eq!(found.len(), 1);
         (1..4).for_each(|number| store.append(&line(number)));
-        let (lines, missed) = store.follow(&mut cursor, 10_000);
+        let (lines, missed) = follower.next_lines(10_000);
         assert_eq!((lines.len(), missed), (3, 0));
-        assert_eq!(store.follow(&mut cursor, 10_000).0.len(), 0);
+        assert_eq!(follower.next_lines(10_000).0.len(), 0);
         (0..5000).for_each(|number| store.append(&line(number)));
-        let (lines, missed) = store.follow(&mut cursor, 10_000);
+        let (lines, missed) = follower.next_lines(10_000);
         assert_eq!((lines.len() as u64 + missed, missed), (5000, 5000 - 4096));
+    }
+
+    #[test]
+    fn lines_are_remembered_only_while_somebody_follows() {
+        let state = tempfile::tempdir().unwrap();
+        let store = LogStore::open(state.path(), 1 << 20).unwrap();
+        let remembered = || store.shared.lock().recent.len();
+        (0..9).for_each(|number| store.append(&line(number)));
+        assert_eq!(remembered(), 0);
+        let (mut first, second) = (store.follow(), store.follow());
+        store.append(&line(9));
+        drop(second);
+        assert_eq!(remembered(), 1);
+        assert_eq!((first.next_lines(10).0.len(), first.next_lines(10).1), (1, 0));
+        drop(first);
+        assert_eq!(remembered(), 0);
+        store.append(&line(10));
+        let (lines, missed) = store.follow().next_lines(10);
+        assert_eq!((lines.len(), missed), (0, 0), "what came before is none of theirs");
+        assert_eq!(store.find(&all()).unwrap().0.len(), 11, "and all of it is kept");
     }
 
     #[test]

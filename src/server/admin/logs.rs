@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::releases::ok;
 use super::{Admin, QueryOf, blocking, query};
 use crate::api::{LogLine, LogList};
-use crate::storage::logs::{Cursor, LogQuery, LogStore};
+use crate::storage::logs::{Follower, LogQuery, LogStore};
 use axum::extract::State;
 use axum::response::Response;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ pub(super) async fn find(State(admin): State<Arc<Admin>>, asked: QueryOf<LogQuer
 pub(super) async fn tail(State(admin): State<Arc<Admin>>, asked: QueryOf<LogQuery>) -> Result<Response, Problem> {
     let says_limit = matches!(&asked, Ok(query) if query.limit > 0 || query.since.is_some());
     let (store, query) = prepare(&admin, asked)?;
-    let (mut first, mut cursor) = if says_limit {
+    let (mut first, mut follower) = if says_limit {
         let (store, query) = (Arc::clone(&store), query.clone());
         blocking(move || last(&store, &query)).await?
     } else {
-        (Vec::new(), store.now())
+        (Vec::new(), store.follow())
     };
     let accepts_all = query.accepts_all();
     Ok(events::answer(admin, FOLLOW_INTERVAL, move |events: &mut Events| {
         first.drain(..).for_each(|line| events.add_json("line", &line));
-        let (lines, missed) = store.follow(&mut cursor, FOLLOW_LINES_MAX);
+        let (lines, missed) = follower.next_lines(FOLLOW_LINES_MAX);
         events.add_missed(missed);
         for line in lines.iter().filter(|line| accepts_all || query.accept(line).is_some()) {
             events.add("line", line);
@@ -55,6 +55,6 @@ fn prepare(admin: &Admin, asked: QueryOf<LogQuery>) -> Result<(Arc<LogStore>, Lo
     Ok((Arc::clone(store), query))
 }
 
-fn last(store: &LogStore, query: &LogQuery) -> Result<(Vec<LogLine>, Cursor), Problem> {
+fn last(store: &LogStore, query: &LogQuery) -> Result<(Vec<LogLine>, Follower), Problem> {
     store.find(query).map_err(|error| Problem::Host(format!("the log cannot be read: {error}")))
 }
