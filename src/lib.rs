@@ -31,6 +31,7 @@ pub mod network;
 pub mod platform;
 pub mod receipt;
 pub mod trace;
+pub mod trickle;
 pub mod usage;
 
 // Floor 1: functions.toml in, a checked `Manifest` or errors that point into the file out.

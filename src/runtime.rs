@@ -26,7 +26,6 @@ pub mod residents;
 pub mod response;
 mod sandbox;
 mod text;
-pub mod trickle;
 mod upload;
 
 pub use meter::Usage;

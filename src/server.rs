@@ -30,6 +30,7 @@ use crate::receipt::{Outcome, Receipt};
 use crate::release::deploy::Deployments;
 use crate::runtime::residents::Residents;
 use crate::storage::logs::LogStore;
+use crate::trickle::{LeftOut, Trickle};
 use arc_swap::ArcSwapOption;
 pub use build_page::BuildFailure;
 use connection::{Ends, Peer, serve_connection};
@@ -228,6 +229,7 @@ pub async fn serve(host: Arc<Host>, entrances: Vec<Entrance>, stop: impl Future<
         host.tasks.spawn(serve_connection(Arc::clone(&host), door.clone(), stream, ends, draining.clone(), counted));
     };
     let mut turns = 0;
+    let refusals = Trickle::seldom();
     let mut stop = pin!(async {
         tokio::select! {
             () = stop => false,
@@ -251,7 +253,9 @@ pub async fn serve(host: Arc<Host>, entrances: Vec<Entrance>, stop: impl Future<
                 serve(&entrance.door, stream, Ends { peer, local: entrance.address }, place.ok());
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(LeftOut(left_out)) = refusals.admit() {
+                    tracing::warn!(%error, left_out, "a connection could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -38,7 +38,7 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 /// How long lines wait for others to be written with them.
 const BATCH_TIME: Duration = Duration::from_millis(5);
 /// What is kept for the next batch of the room that one took.
-const BATCH_BYTES_KEPT: usize = 64 << 10;
+const BATCH_BYTES_KEPT: usize = 16 << 10;
 /// How long the end of the process waits for a reader that does not read.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 

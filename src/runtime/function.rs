@@ -13,12 +13,12 @@ use super::gate::{Gate, HostGate};
 use super::pool::TABLE_ELEMENTS_MAX;
 use super::residents::{CodeCell, Residents};
 use super::response::Streams;
-use super::trickle::Trickle;
 use crate::grants::OutboundGrants;
 use crate::limits::{Limits, show_size};
 use crate::names::Name;
 use crate::receipt::Kind;
 use crate::storage::sql::postgres::AddressPools;
+use crate::trickle::Trickle;
 use std::sync::Arc;
 use std::time::Duration;
 

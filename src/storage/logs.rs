@@ -11,6 +11,7 @@ pub use find::{LIMIT_MAX, LogQuery, QueryError};
 
 use crate::api::LogLine;
 use crate::platform;
+use crate::trickle::{LeftOut, Trickle};
 use find::Mark;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -28,7 +29,7 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 /// How long lines wait for others to be written with them.
 const BATCH_TIME: Duration = Duration::from_millis(50);
 /// What is kept for the next batch of the room that one took.
-const BATCH_BYTES_KEPT: usize = 64 << 10;
+const BATCH_BYTES_KEPT: usize = 16 << 10;
 /// The latest lines, for those who follow the log.
 const RECENT_LINES_MAX: usize = 4096;
 const RECENT_BYTES_MAX: usize = 4 << 20;
@@ -202,6 +203,8 @@ impl Shared {
     fn write_out(&self) {
         let mut batch = Vec::new();
         let mut file = LogFile::default();
+        let (failures, losses) = (Trickle::seldom(), Trickle::seldom());
+        let mut dropped = 0;
         loop {
             let mut state = self.lock();
             while state.waiting.is_empty() && !state.stopping {
@@ -217,7 +220,7 @@ impl Shared {
                 state = self.lock();
             }
             std::mem::swap(&mut batch, &mut state.waiting);
-            let dropped = std::mem::take(&mut state.dropped);
+            dropped += std::mem::take(&mut state.dropped);
             let taken = state.lines;
             drop(state);
             let written = self.write(&mut file, &batch);
@@ -229,11 +232,15 @@ impl Shared {
             batch.clear();
             batch.shrink_to(BATCH_BYTES_KEPT);
             // Told where it can be read: on stderr.
-            if let Err(error) = written {
-                tracing::warn!(target: "unkept", %error, folder = %self.folder.display(), "log lines cannot be kept");
+            if let Err(error) = written
+                && let Some(LeftOut(left_out)) = failures.admit()
+            {
+                let folder = self.folder.display();
+                tracing::warn!(target: "unkept", %error, %folder, left_out, "log lines cannot be kept");
             }
-            if dropped > 0 {
+            if dropped > 0 && losses.admit().is_some() {
                 tracing::warn!(target: "unkept", dropped, "log lines were not kept: there were too many at once");
+                dropped = 0;
             }
         }
     }

@@ -203,6 +203,10 @@ fn a_host_without_files_to_open_accepts_again_when_there_are_some() {
     // For longer than the host goes without a look at its machine: it needs no file for that either.
     before.send("GET /misbehave/hang HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(before.answer().status, 504, "what was open goes on");
+    // It tries twenty times a second, and says so in one line for ten seconds.
+    let said = host.log_lines();
+    let said = said.iter().filter(|line| line["message"] == "a connection could not be accepted").count();
+    assert!(said <= 3, "{said} lines");
     prlimit(pid, Resource::Nofile, Rlimit { current: own, maximum: own }).unwrap();
     assert_eq!(waiting.answer().status, 200);
 }

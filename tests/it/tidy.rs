@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Bottom to top, as in src/lib.rs. A module uses only what stands on a floor below its own, or its own.
 const FLOORS: &[&[&str]] = &[
-    &["api", "grants", "limits", "names", "network", "platform", "receipt", "trace", "usage"],
+    &["api", "grants", "limits", "names", "network", "platform", "receipt", "trace", "trickle", "usage"],
     &["manifest"],
     &["storage"],
     &["middleware", "runtime"],

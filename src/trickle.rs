@@ -1,36 +1,53 @@
-//! Log lines of what may happen at any rate: a few each second, and a count of those that were left out.
+//! Log lines of what may happen at any rate: a few in a time, and a count of those that were left out.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines of one kind, of one function, in one second.
-const LINES_MAX: u32 = 10;
-const SECOND: Duration = Duration::from_secs(1);
-
 /// The lines of one kind. **Invariant:** each that is asked about is written, or counted with one that is written later.
-#[derive(Debug, Default)]
-pub struct Trickle(Mutex<State>);
+#[derive(Debug)]
+pub struct Trickle {
+    lines_max: u32,
+    interval: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the first line of this second was written.
+    /// When the first line of this interval was written.
     began: Option<Instant>,
     lines: u32,
     left_out: u64,
 }
 
+impl Default for Trickle {
+    /// As it is for what a guest does: ten a second.
+    fn default() -> Self {
+        Self::new(10, Duration::from_secs(1))
+    }
+}
+
 impl Trickle {
+    /// `lines_max` in each `interval`.
+    pub fn new(lines_max: u32, interval: Duration) -> Self {
+        Self { lines_max, interval, state: Mutex::default() }
+    }
+
+    /// As it is for what goes wrong again and again until somebody sees to it: one in ten seconds.
+    pub fn seldom() -> Self {
+        Self::new(1, Duration::from_secs(10))
+    }
+
     /// Whether a line may be written now; if so, how many were left out before it, if any were.
     pub fn admit(&self) -> Option<LeftOut> {
         self.admit_at(Instant::now())
     }
 
     fn admit_at(&self, now: Instant) -> Option<LeftOut> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.began.is_none_or(|began| now.saturating_duration_since(began) >= SECOND) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.began.is_none_or(|began| now.saturating_duration_since(began) >= self.interval) {
             (state.began, state.lines) = (Some(now), 0);
         }
-        if state.lines >= LINES_MAX {
+        if state.lines >= self.lines_max {
             state.left_out += 1;
             return None;
         }
