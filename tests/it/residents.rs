@@ -229,3 +229,14 @@ async fn functions_whose_files_are_gone_go_on_and_keep_their_memory() {
     let now_kept = pool(&host, "warm_bytes").await;
     assert!(now_kept > kept_bytes / 2, "of {kept_bytes} bytes, {now_kept} are kept");
 }
+
+/// How it is set up is part of how much a burst leaves behind, and is told to its build by `.cargo/config.toml`.
+#[test]
+fn the_allocator_is_set_up_as_it_was_measured() {
+    let output =
+        fnhost(Path::new(".")).arg("--version").env("_RJEM_MALLOC_CONF", "confirm_conf:true").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    for (name, value) in [("background_thread", "true"), ("slab_sizes", "1024-8192:16"), ("dirty_decay_ms", "1000")] {
+        assert!(said.contains(&format!("-- Set conf value: {name}:{value}\n")), "{name}: {said}");
+    }
+}
