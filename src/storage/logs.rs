@@ -95,7 +95,7 @@ impl LogStore {
         }
         state.waiting.extend_from_slice(line.as_bytes());
         state.waiting.push(b'\n');
-        state.count(line);
+        state.note(line);
         if std::mem::take(&mut state.asleep) {
             drop(state);
             self.shared.changed.notify_all();
@@ -159,7 +159,8 @@ impl Drop for LogStore {
 }
 
 impl State {
-    fn count(&mut self, line: &str) {
+    /// Counts a line, and remembers it for those who follow.
+    fn note(&mut self, line: &str) {
         self.lines += 1;
         if self.followers == 0 {
             return;
@@ -212,6 +213,8 @@ impl Shared {
                 state = self.wait(state);
             }
             if state.waiting.is_empty() {
+                drop(state);
+                tell_dropped(dropped);
                 return;
             }
             if !state.stopping {
@@ -239,8 +242,7 @@ impl Shared {
                 tracing::warn!(target: "unkept", %error, %folder, left_out, "log lines cannot be kept");
             }
             if dropped > 0 && losses.admit().is_some() {
-                tracing::warn!(target: "unkept", dropped, "log lines were not kept: there were too many at once");
-                dropped = 0;
+                tell_dropped(std::mem::take(&mut dropped));
             }
         }
     }
@@ -286,6 +288,12 @@ impl Shared {
             bytes -= file.bytes;
         }
         Ok(())
+    }
+}
+
+fn tell_dropped(dropped: u64) {
+    if dropped > 0 {
+        tracing::warn!(target: "unkept", dropped, "log lines were not kept: there were too many at once");
     }
 }
 
