@@ -13,6 +13,7 @@ use super::respond::{self, ResponseBody};
 use super::socket::{Socket, SocketView};
 use super::stream::Stream;
 use super::streams::StreamTasks;
+use super::target::HEAD_BYTES_MAX;
 use super::tls::Tls;
 use super::{Door, Host};
 use crate::network::Network;
@@ -43,8 +44,7 @@ const DRAIN_LINGER: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a connection of HTTP/2 that is to end is given to say so.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Bytes of one request's head, and the most fields of it.
-const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// The most fields of one request's head.
 const HEADERS_MAX: usize = 100;
 /// Streams of one HTTP/2 connection, and those among them that a client may have taken back before they were looked at.
 const STREAMS_MAX: u32 = 128;

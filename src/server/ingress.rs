@@ -39,6 +39,7 @@ pub(super) async fn handle(host: Arc<Host>, peer: Arc<Peer>, request: Request<In
         Ok(target) => target,
         Err(NoTarget::Malformed) => return respond::refusal(observed, Outcome::BadRequest, close),
         Err(NoTarget::TooLong) => return respond::refusal(observed, Outcome::TargetTooLong, close),
+        Err(NoTarget::HeadTooLarge) => return respond::refusal(observed, Outcome::HeadersTooLarge, close),
         Err(NoTarget::NotImplemented) => return respond::refusal(observed, Outcome::NotImplemented, close),
         // Who asks for a tunnel may be using it already, and what goes through it is no request.
         Err(NoTarget::Tunnel) => return respond::wrong_method(observed, METHODS, true),

@@ -45,7 +45,7 @@ fn status_and_detail(outcome: Outcome) -> (StatusCode, &'static str) {
         Outcome::TargetTooLong => (StatusCode::URI_TOO_LONG, "The target is longer than this host reads."),
         Outcome::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The upload is larger than the function takes."),
         Outcome::HeadersTooLarge => {
-            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are larger than the function takes.")
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are larger than the host or the function takes.")
         }
         Outcome::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "The upload stopped in its middle."),
         Outcome::Busy => (StatusCode::SERVICE_UNAVAILABLE, "The function is busy; try again."),
@@ -235,6 +235,7 @@ fn is_last(outcome: Outcome) -> bool {
         Outcome::BadRequest
             | Outcome::NotImplemented
             | Outcome::TargetTooLong
+            | Outcome::HeadersTooLarge
             | Outcome::BodyTooLarge
             | Outcome::BodyTimeout
     )

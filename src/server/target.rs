@@ -11,6 +11,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 /// The most bytes of path and query. RFC 9110 (4.1) has 8,000 for everybody.
 const TARGET_BYTES_MAX: usize = 16 << 10;
+/// The most bytes of one request's head.
+pub(super) const HEAD_BYTES_MAX: u32 = 64 << 10;
 /// The port of HTTPS that need not be said (RFC 9110, 4.2.2).
 const HTTPS_PORT: u16 = 443;
 /// The longest name in DNS, as it is written (RFC 1035, 2.3.4).
@@ -29,6 +31,8 @@ pub(super) enum NoTarget {
     Malformed,
     /// Its target is longer than is read.
     TooLong,
+    /// Its head is larger than is read.
+    HeadTooLarge,
     /// It asks for a tunnel: CONNECT.
     Tunnel,
     /// It asks to be sent back (TRACE), or has a transfer coding besides `chunked`.
@@ -54,6 +58,9 @@ impl Target {
         let path_and_query = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         if path_and_query.as_str().len() > TARGET_BYTES_MAX {
             return Err(NoTarget::TooLong);
+        }
+        if head_bytes(request) > HEAD_BYTES_MAX as usize {
+            return Err(NoTarget::HeadTooLarge);
         }
         match path_and_query.path() {
             "*" if request.method() == Method::OPTIONS => Err(NoTarget::Server),
@@ -82,6 +89,15 @@ impl Target {
             *request.uri_mut() = uri;
         }
     }
+}
+
+/// How large a head is, as HTTP/1.1 writes it but for its first line's method and version. hyper holds one to its bound while it is
+/// not whole yet: what came in few packets can have twice as much.
+fn head_bytes<B>(request: &Request<B>) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + ": ".len() + value.len() + "\r\n".len());
+    target + fields.sum::<usize>()
 }
 
 /// What Host says, if it is there; nothing, if it is malformed, repeated, or missing where it must be there, whoever wins.
