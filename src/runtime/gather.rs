@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use std::task::{Poll, ready};
 
-/// How large a frame gets by this. One that has half of it stays what it is: copying costs more then than it saves.
-const GATHERED_BYTES_MAX: usize = 32 << 10;
+/// How large a frame gets by this. One that has more than half of it stays what it is: copying costs more then than it saves.
+const GATHERED_BYTES_MAX: usize = 8 << 10;
 /// How many pieces like the first there is room for at once.
 const PIECES: usize = 8;
 
@@ -38,7 +38,7 @@ impl Gather {
             None => return Poll::Ready(None),
         };
         let mut gathered = Gathered::One(data);
-        let is_small = gathered.bytes().len() < GATHERED_BYTES_MAX / 2;
+        let is_small = gathered.bytes().len() <= GATHERED_BYTES_MAX / 2;
         while is_small
             && gathered.bytes().len() < GATHERED_BYTES_MAX
             && let Poll::Ready(more) = next()
@@ -139,7 +139,7 @@ mod tests {
     fn small_frames_that_are_there_go_out_together() {
         let mut body: Vec<_> = std::iter::repeat_with(|| data(4096)).take(9).collect();
         body.push(Poll::Ready(None));
-        assert_eq!(given(body), ["32768", "4096", "end"]);
+        assert_eq!(given(body), ["8192", "8192", "8192", "8192", "4096", "end"]);
         assert_eq!(given([data(1), data(2), Poll::Pending, data(3), Poll::Ready(None)]), ["3", "3", "end"]);
     }
 

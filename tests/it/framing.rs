@@ -149,5 +149,5 @@ fn what_a_guest_writes_in_small_pieces_goes_out_together() {
     let sizes: Vec<usize> =
         body.split("\r\n").filter_map(|line| usize::from_str_radix(line, 16).ok()).filter(|size| *size > 0).collect();
     // Where the guest had used up its turn, what there was went out.
-    assert_eq!(sizes.iter().max(), Some(&(32 << 10)), "{sizes:?}");
+    assert_eq!(sizes.iter().max(), Some(&(8 << 10)), "{sizes:?}");
 }
