@@ -253,9 +253,11 @@ async fn answer_all(
 ) {
     let scheme = if stream.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
     let patience = Patience::of(&host.settings);
-    let builder = connection_builder(StreamTasks(Arc::clone(&host)));
     let progress = Arc::new(Progress::begin());
-    let socket = Socket::new(stream, Arc::clone(&host.turns), Arc::clone(&progress), patience.write);
+    let mut watch = Watch::over(patience);
+    let mut socket = Socket::new(stream, Arc::clone(&host.turns), Arc::clone(&progress), patience.write);
+    let Some(version) = spoken_on(&mut socket, &progress, &mut watch, &mut draining).await else { return };
+    let builder = connection_builder(version, StreamTasks(Arc::clone(&host)));
     let peer = Arc::new(Peer::new(socket.view(), progress, ends, scheme, leads_to));
     let _last = EndsLate(Arc::clone(&peer));
     let service = service_fn(|request| {
@@ -263,7 +265,6 @@ async fn answer_all(
         answer(Arc::clone(&host), Arc::clone(&peer), request)
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    let mut watch = Watch::over(patience);
     let requests_max = u64::from(host.settings.requests_per_connection);
     let mut is_spent = false;
     let mut look = None;
@@ -318,6 +319,30 @@ async fn answer_all(
     }
     connection.as_mut().graceful_shutdown();
     log_end(poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)).await);
+}
+
+/// Which HTTP is spoken on `socket`. Nothing, if it ends before that is known, takes too long, or the host ends.
+async fn spoken_on(
+    socket: &mut Socket,
+    progress: &Progress,
+    watch: &mut Watch,
+    draining: &mut watch::Receiver<bool>,
+) -> Option<Version> {
+    let lingered = async {
+        let _ = draining.wait_for(|draining| *draining).await;
+        tokio::time::sleep(DRAIN_LINGER).await;
+    };
+    tokio::select! {
+        biased;
+        version = poll_fn(|cx| socket.poll_version(cx)) => version
+            .inspect_err(|error| tracing::debug!(%error, "a connection ended before it said what it speaks"))
+            .ok(),
+        stall = poll_fn(|cx| watch.poll(progress, cx)) => {
+            tracing::debug!(?stall, "a connection did not say what it speaks");
+            None
+        }
+        () = lingered => None,
+    }
 }
 
 async fn answer(
@@ -396,8 +421,9 @@ fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     }
 }
 
-fn connection_builder(streams: StreamTasks) -> auto::Builder<StreamTasks> {
-    let mut builder = auto::Builder::new(streams);
+fn connection_builder(version: Version, streams: StreamTasks) -> auto::Builder<StreamTasks> {
+    let builder = auto::Builder::new(streams);
+    let mut builder = if version == Version::HTTP_2 { builder.http2_only() } else { builder.http1_only() };
     // How long a head may take is for `progress` to say.
     builder.http1().header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX as usize).max_headers(HEADERS_MAX);
     builder

@@ -4,10 +4,12 @@
 //! answer a PING, to take a SETTINGS, or to drop a request that it has begun (CVE-2019-9512, -9515, -9516, CVE-2023-44487).
 //! Here only the nine bytes before each frame are read (RFC 9113, 4.1); what is in the frames is for h2.
 
+use http::Version;
 use std::time::Instant;
 
 /// What a client says first (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE_BYTES: usize = 24;
 const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0;
@@ -118,9 +120,17 @@ impl FrameMeter {
         }
     }
 
-    /// Whether the preface of HTTP/2 has come, whole.
+    /// What is spoken, once it is known: HTTP/2 if its preface has come, whole, and else HTTP/1.1.
+    pub(super) fn version(&self) -> Option<Version> {
+        match self.place {
+            Place::Preface(_) => None,
+            Place::Elsewhere => Some(Version::HTTP_11),
+            Place::Head(..) | Place::Payload(..) => Some(Version::HTTP_2),
+        }
+    }
+
     pub(super) fn is_http2(&self) -> bool {
-        matches!(self.place, Place::Head(..) | Place::Payload(..))
+        self.version() == Some(Version::HTTP_2)
     }
 
     /// Whether what comes next belongs to something that began, and is no upload.

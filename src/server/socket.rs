@@ -1,9 +1,10 @@
 //! A client's socket: what its connection reads and writes, and what can be seen of it besides.
 
-use super::frames::FrameMeter;
+use super::frames::{FrameMeter, PREFACE_BYTES};
 use super::progress::Progress;
 use super::stream::Stream;
 use crate::platform;
+use http::Version;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -45,6 +46,9 @@ pub(super) struct Socket {
     /// without. It is what gives reading and writing the stream itself, which knows when a read took all there was;
     /// through a shared one, each request would cost a second read that finds nothing.
     stream: Arc<Mutex<Stream>>,
+    /// What was read to know what is spoken. It goes to who reads together with what comes behind it: hyper takes a head that comes
+    /// in two for one that goes on, and makes twice the room (16 KiB, and that on each connection).
+    ahead: Vec<u8>,
     /// Whether something was read that was not yet answered.
     asked: bool,
     /// How many answers had waited when this one's last did.
@@ -90,6 +94,7 @@ impl Socket {
         platform::bound_unsent(stream.tcp(), UNSENT_BYTES_MAX);
         Self {
             stream: Arc::new(Mutex::new(stream)),
+            ahead: Vec::new(),
             asked: false,
             given_last: 0,
             waits: false,
@@ -109,8 +114,35 @@ impl Socket {
         lock(&self.stream)
     }
 
+    /// Which HTTP is spoken, once so much was read that it is known; who reads then reads that as well. An end is for HTTP/1.1 to see.
+    pub(super) fn poll_version(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Version>> {
+        loop {
+            if let Some(version) = self.frames.version() {
+                return Poll::Ready(Ok(version));
+            }
+            let mut bytes = [0; PREFACE_BYTES];
+            let mut buffer = ReadBuf::new(bytes.get_mut(self.ahead.len()..).unwrap_or_default());
+            ready!(Pin::new(&mut *self.stream()).poll_read(cx, &mut buffer))?;
+            let read = buffer.filled();
+            if read.is_empty() {
+                return Poll::Ready(Ok(Version::HTTP_11));
+            }
+            self.ahead.extend_from_slice(read);
+            self.take_note(read)?;
+        }
+    }
+
+    /// Gives what was read before, and says whether there was something. What there is no room for is for the next time.
+    fn give_ahead(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let later = self.ahead.split_off(self.ahead.len().min(buffer.remaining()));
+        let now = std::mem::replace(&mut self.ahead, later);
+        buffer.put_slice(&now);
+        !now.is_empty()
+    }
+
     /// Looks at what was read: whether it is too much of nothing, and whether a head has begun for it.
     fn take_note(&mut self, read: &[u8]) -> io::Result<()> {
+        self.asked = true;
         self.frames.read(read).map_err(io::Error::other)?;
         if self.frames.is_http2() {
             self.progress.note_head(self.frames.is_within());
@@ -183,14 +215,14 @@ impl AsyncRead for Socket {
         if self.waits {
             return Poll::Pending;
         }
+        let gave = self.give_ahead(buffer);
         let before = buffer.filled().len();
         let polled = Pin::new(&mut *self.stream()).poll_read(cx, buffer);
         let read = buffer.filled().get(before..).unwrap_or_default();
         if !read.is_empty() {
-            self.asked = true;
             self.take_note(read)?;
         }
-        polled
+        if gave && polled.is_pending() { Poll::Ready(Ok(())) } else { polled }
     }
 }
 
@@ -291,5 +323,31 @@ impl Linger {
                 Poll::Ready(_) => return Poll::Ready(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn what_was_read_to_know_what_is_spoken_comes_with_what_is_behind_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (turns, progress) = (Arc::new(Turns::default()), Arc::new(Progress::begin()));
+        let mut socket = Socket::new(Stream::Plain(stream), turns, Arc::clone(&progress), LINGER_MAX);
+
+        let head = b"POST /somewhere HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let version = std::future::poll_fn(|cx| socket.poll_version(cx)).await.unwrap();
+        assert!(version == Version::HTTP_11 && progress.is_in_head());
+        let mut little = [0; 10];
+        assert_eq!(socket.read(&mut little).await.unwrap(), little.len());
+        let mut room = [0; 100];
+        let read = socket.read(&mut room).await.unwrap();
+        assert_eq!([&little, &room[..read]].concat(), head);
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP/1.1 and cleartext HTTP/2 on one port, and what a guest sees of the request.
 
-use crate::support::{PATIENCE, Request, TestHost};
+use crate::support::frames::{END_HEADERS, END_STREAM, FrameClient, HEADERS, SETTINGS, frame, head};
+use crate::support::{PATIENCE, RawClient, Request, TestHost};
 use bytes::Bytes;
 use http::Method;
 use http_body_util::{BodyExt, Empty};
@@ -33,6 +34,31 @@ async fn http_2_is_spoken_on_the_same_port() {
                 "{text}"
             );
         }
+    }
+}
+
+/// A connection says by its first 24 bytes which of the two it speaks, and they may come one by one.
+#[test]
+fn what_is_spoken_is_known_however_its_beginning_is_cut() {
+    let host = TestHost::of_guest("hello", "");
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for (request, status) in [
+        ("PRI / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200),
+        ("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (&preface.replace("SM", "SN"), 400),
+    ] {
+        for piece in [1, 23, 24, 25, 1000] {
+            let mut client = RawClient::open(host.address());
+            request.as_bytes().chunks(piece).for_each(|piece| _ = client.send(piece));
+            assert_eq!(client.answer().status, status, "{request:?} by {piece} bytes");
+        }
+    }
+    let ask = frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("GET", "/hello"));
+    let said = [preface.as_bytes(), &frame(SETTINGS, 0, 0, &[]), &ask].concat();
+    for piece in [1, 23, 24, 25, 1000] {
+        let mut client = FrameClient(RawClient::open(host.address()));
+        said.chunks(piece).for_each(|piece| _ = client.0.send(piece));
+        assert_eq!(client.body_of(1), "Hello, world!\n", "by {piece} bytes");
     }
 }
 

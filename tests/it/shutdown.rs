@@ -1,6 +1,6 @@
 //! SIGTERM: no request is lost, and the host ends with 0.
 
-use crate::support::{Connection, Request, TestHost, wait_for};
+use crate::support::{Connection, RawClient, Request, TestHost, wait_for};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -100,6 +100,10 @@ async fn an_idle_connection_does_not_hold_the_host() {
     let host = TestHost::with(HELLO_AND_STREAM);
     let mut connection = host.connect().await;
     connection.send(Request::get("/hello/you")).await.unwrap().assert_ok("Hello, you!\n");
+    // Nor do those that have not said what they speak.
+    let _silent = RawClient::open(host.address());
+    let mut half = RawClient::open(host.address());
+    half.send("PRI * HTTP/2.0\r\n");
     let began = Instant::now();
     assert_eq!(host.stop().code, Some(0));
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
