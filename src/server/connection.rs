@@ -13,7 +13,7 @@ use super::respond::{self, ResponseBody};
 use super::socket::{Socket, SocketView};
 use super::stream::Stream;
 use super::streams::StreamTasks;
-use super::target::HEAD_BYTES_MAX;
+use super::target::{HEAD_BYTES_MAX, HEADERS_MAX};
 use super::tls::Tls;
 use super::{Door, Host};
 use crate::network::Network;
@@ -44,8 +44,6 @@ const DRAIN_LINGER: Duration = Duration::from_millis(500);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a connection of HTTP/2 that is to end is given to say so.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// The most fields of one request's head.
-const HEADERS_MAX: usize = 100;
 /// Streams of one HTTP/2 connection, and those among them that a client may have taken back before they were looked at.
 const STREAMS_MAX: u32 = 128;
 const PENDING_RESETS_MAX: usize = 20;
@@ -256,7 +254,7 @@ async fn answer_all(
     let progress = Arc::new(Progress::begin());
     let mut watch = Watch::over(patience);
     let mut socket = Socket::new(stream, Arc::clone(&host.turns), Arc::clone(&progress), patience.write);
-    let Some(version) = spoken_on(&mut socket, &progress, &mut watch, &mut draining).await else { return };
+    let Some(version) = opening_of(&mut socket, &progress, &mut watch, &mut draining).await else { return };
     let builder = connection_builder(version, StreamTasks(Arc::clone(&host)));
     let peer = Arc::new(Peer::new(socket.view(), progress, ends, scheme, leads_to));
     let _last = EndsLate(Arc::clone(&peer));
@@ -321,8 +319,9 @@ async fn answer_all(
     log_end(poll_fn(|cx| poll_connection(connection.as_mut(), &peer, cx)).await);
 }
 
-/// Which HTTP is spoken on `socket`. Nothing, if it ends before that is known, takes too long, or the host ends.
-async fn spoken_on(
+/// Which HTTP is spoken on `socket`, once there is something to answer. Nothing, if it ends before that, takes too long, or the
+/// host ends.
+async fn opening_of(
     socket: &mut Socket,
     progress: &Progress,
     watch: &mut Watch,
@@ -334,11 +333,11 @@ async fn spoken_on(
     };
     tokio::select! {
         biased;
-        version = poll_fn(|cx| socket.poll_version(cx)) => version
-            .inspect_err(|error| tracing::debug!(%error, "a connection ended before it said what it speaks"))
+        version = poll_fn(|cx| socket.poll_opening(cx)) => version
+            .inspect_err(|error| tracing::debug!(%error, "a connection ended before it asked for anything"))
             .ok(),
         stall = poll_fn(|cx| watch.poll(progress, cx)) => {
-            tracing::debug!(?stall, "a connection did not say what it speaks");
+            tracing::debug!(?stall, "a connection asked for nothing");
             None
         }
         () = lingered => None,

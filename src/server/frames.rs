@@ -8,8 +8,7 @@ use http::Version;
 use std::time::Instant;
 
 /// What a client says first (RFC 9113, 3.4).
-const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-pub(super) const PREFACE_BYTES: usize = 24;
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0;

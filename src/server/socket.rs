@@ -1,8 +1,9 @@
 //! A client's socket: what its connection reads and writes, and what can be seen of it besides.
 
-use super::frames::{FrameMeter, PREFACE_BYTES};
+use super::frames::FrameMeter;
 use super::progress::Progress;
 use super::stream::Stream;
+use super::target;
 use crate::platform;
 use http::Version;
 use std::io::{self, IoSlice};
@@ -24,6 +25,8 @@ const LINGER_PAUSE_MAX: Duration = Duration::from_secs(5);
 const DISCARD_BYTES: usize = 16 << 10;
 /// How much of an answer the kernel takes before the client has room for it.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
+/// How much of a connection's first head is kept here while it is not whole.
+const OPENING_BYTES_MAX: usize = 4 << 10;
 
 /// What the sockets of a host know of each other.
 #[derive(Debug, Default)]
@@ -46,8 +49,8 @@ pub(super) struct Socket {
     /// without. It is what gives reading and writing the stream itself, which knows when a read took all there was;
     /// through a shared one, each request would cost a second read that finds nothing.
     stream: Arc<Mutex<Stream>>,
-    /// What was read to know what is spoken. It goes to who reads together with what comes behind it: hyper takes a head that comes
-    /// in two for one that goes on, and makes twice the room (16 KiB, and that on each connection).
+    /// What was read before there was something to answer. It goes to who reads in one piece: hyper takes a head that comes in two
+    /// for one that goes on, and makes twice the room (16 KiB); and a client that never gets further costs what it has sent.
     ahead: Vec<u8>,
     /// Whether something was read that was not yet answered.
     asked: bool,
@@ -114,14 +117,18 @@ impl Socket {
         lock(&self.stream)
     }
 
-    /// Which HTTP is spoken, once so much was read that it is known; who reads then reads that as well. An end is for HTTP/1.1 to see.
-    pub(super) fn poll_version(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Version>> {
+    /// Which HTTP is spoken, once there is something to answer: the preface of HTTP/2, or a first head that is whole, wrong, or more
+    /// than is kept here. Who reads then reads that as well. An end is for HTTP/1.1 to see.
+    pub(super) fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Version>> {
         loop {
-            if let Some(version) = self.frames.version() {
-                return Poll::Ready(Ok(version));
+            let kept = self.ahead.len();
+            match self.frames.version() {
+                Some(Version::HTTP_11) if kept < OPENING_BYTES_MAX && target::is_unfinished(&self.ahead) => {}
+                Some(version) => return Poll::Ready(Ok(version)),
+                None => {}
             }
-            let mut bytes = [0; PREFACE_BYTES];
-            let mut buffer = ReadBuf::new(bytes.get_mut(self.ahead.len()..).unwrap_or_default());
+            let mut room = [MaybeUninit::uninit(); OPENING_BYTES_MAX];
+            let mut buffer = ReadBuf::uninit(room.get_mut(kept..).unwrap_or_default());
             ready!(Pin::new(&mut *self.stream()).poll_read(cx, &mut buffer))?;
             let read = buffer.filled();
             if read.is_empty() {
@@ -329,20 +336,28 @@ impl Linger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
+    use std::pin::pin;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn what_was_read_to_know_what_is_spoken_comes_with_what_is_behind_it() {
+    async fn a_first_head_comes_in_one_piece_with_what_is_behind_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let (turns, progress) = (Arc::new(Turns::default()), Arc::new(Progress::begin()));
         let mut socket = Socket::new(Stream::Plain(stream), turns, Arc::clone(&progress), LINGER_MAX);
 
-        let head = b"POST /somewhere HTTP/1.1\r\nHost: a\r\n\r\n";
-        client.write_all(head).await.unwrap();
-        let version = std::future::poll_fn(|cx| socket.poll_version(cx)).await.unwrap();
+        let head = b"POST /somewhere HTTP/1.1\r\nHost: a\r\n\r\nbody";
+        let mut opening = pin!(poll_fn(|cx| socket.poll_opening(cx)));
+        for byte in &head[..head.len() - 5] {
+            client.write_all(&[*byte]).await.unwrap();
+            let opened = tokio::time::timeout(Duration::from_millis(1), opening.as_mut()).await;
+            assert!(opened.is_err(), "a head that is not whole");
+        }
+        client.write_all(&head[head.len() - 5..]).await.unwrap();
+        let version = opening.await.unwrap();
         assert!(version == Version::HTTP_11 && progress.is_in_head());
         let mut little = [0; 10];
         assert_eq!(socket.read(&mut little).await.unwrap(), little.len());

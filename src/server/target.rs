@@ -13,6 +13,8 @@ use std::net::{Ipv6Addr, SocketAddr};
 const TARGET_BYTES_MAX: usize = 16 << 10;
 /// The most bytes of one request's head.
 pub(super) const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// And the most fields.
+pub(super) const HEADERS_MAX: usize = 100;
 /// The port of HTTPS that need not be said (RFC 9110, 4.2.2).
 const HTTPS_PORT: u16 = 443;
 /// The longest name in DNS, as it is written (RFC 1035, 2.3.4).
@@ -89,6 +91,12 @@ impl Target {
             *request.uri_mut() = uri;
         }
     }
+}
+
+/// Whether `head` may become that of a request of HTTP/1.1 with what is still to come; not if it is one, or is wrong already.
+pub(super) fn is_unfinished(head: &[u8]) -> bool {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    httparse::Request::new(&mut headers).parse(head).is_ok_and(|status| status.is_partial())
 }
 
 /// How large a head is, as HTTP/1.1 writes it but for its first line's method and version, and spaces around values. hyper holds one to its bound while it is
@@ -176,6 +184,18 @@ mod tests {
         assert_eq!(location("a:8080", "/", 8443), "https://a:8443/");
         assert_eq!(location("[::1]:80", "//evil.example/..", 443), "https://[::1]//evil.example/..");
         assert_eq!(location("a", "http://b:1/c", 443), "https://b/c");
+    }
+
+    #[test]
+    fn a_head_is_unfinished_until_it_is_whole_or_wrong() {
+        let whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert!((0..whole.len()).all(|length| is_unfinished(&whole[..length])));
+        for head in
+            [whole, &b"GET / HTTP/1.1\n\nmore"[..], b"GET / HTTP/3", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost :"]
+        {
+            assert!(!is_unfinished(head), "{}", head.escape_ascii());
+        }
+        assert!(!is_unfinished(format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(HEADERS_MAX + 1)).as_bytes()));
     }
 
     #[test]
