@@ -201,6 +201,34 @@ fn http_2_is_agreed_on_and_sessions_are_gone_on_with() {
     assert_eq!(head[3], crate::support::frames::SETTINGS);
 }
 
+/// Larger ones would each leave something behind with the allocator (benches/README.md, *The edge*).
+#[test]
+fn records_of_a_large_answer_are_of_14_kib() {
+    if !is_there() {
+        return;
+    }
+    let host = TestHost::within(&folder(), &toml(""));
+    for version in [&version::TLS13, &version::TLS12] {
+        let mut client = connect(&host, &config(&[version], &[]), "one.example");
+        client.write_all(GET.replace("/ ", "/misbehave/pour ").as_bytes()).unwrap();
+        client.flush().unwrap();
+        let mut bytes = vec![0; 1 << 20];
+        client.sock.read_exact(&mut bytes).unwrap();
+        let mut lengths = Vec::new();
+        let mut rest = &bytes[..];
+        // Each says how long it is (RFC 8446, 5.1). The last is cut.
+        while let Some((&[_, _, _, high, low], behind)) = rest.split_first_chunk() {
+            lengths.push(5 + usize::from(u16::from_be_bytes([high, low])));
+            rest = behind.get(usize::from(u16::from_be_bytes([high, low]))..).unwrap_or_default();
+        }
+        let largest = lengths.iter().max().unwrap();
+        assert!((14 * 1024 - 24..=14 * 1024).contains(largest), "{version:?}: {lengths:?}");
+        client.conn.read_tls(&mut &bytes[..]).unwrap();
+        let state = client.conn.process_new_packets().unwrap();
+        assert!(state.plaintext_bytes_to_read() > 0, "{version:?}: {state:?}");
+    }
+}
+
 #[test]
 fn certificates_change_without_a_connection_dropped_and_broken_ones_do_not_count() {
     if !is_there() {
