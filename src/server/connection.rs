@@ -337,7 +337,7 @@ async fn opening_of(
             .inspect_err(|error| tracing::debug!(%error, "a connection ended before it asked for anything"))
             .ok(),
         stall = poll_fn(|cx| watch.poll(progress, cx)) => {
-            tracing::debug!(?stall, "a connection asked for nothing");
+            tracing::debug!(?stall, "a connection did not get on");
             None
         }
         () = lingered => None,

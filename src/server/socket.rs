@@ -50,7 +50,7 @@ pub(super) struct Socket {
     /// through a shared one, each request would cost a second read that finds nothing.
     stream: Arc<Mutex<Stream>>,
     /// What was read before there was something to answer. It goes to who reads in one piece: hyper takes a head that comes in two
-    /// for one that goes on, and makes twice the room (16 KiB); and a client that never gets further costs what it has sent.
+    /// for one that goes on, and makes twice the room (16 KiB); and a client that never gets further costs little more than it has sent.
     ahead: Vec<u8>,
     /// Whether something was read that was not yet answered.
     asked: bool,
@@ -222,14 +222,17 @@ impl AsyncRead for Socket {
         if self.waits {
             return Poll::Pending;
         }
-        let gave = self.give_ahead(buffer);
+        if self.give_ahead(buffer) {
+            // What comes next, be it an error, is for the next time: this could be a whole request.
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut *self.stream()).poll_read(cx, buffer);
         let read = buffer.filled().get(before..).unwrap_or_default();
         if !read.is_empty() {
             self.take_note(read)?;
         }
-        if gave && polled.is_pending() { Poll::Ready(Ok(())) } else { polled }
+        polled
     }
 }
 
@@ -361,8 +364,12 @@ mod tests {
         assert!(version == Version::HTTP_11 && progress.is_in_head());
         let mut little = [0; 10];
         assert_eq!(socket.read(&mut little).await.unwrap(), little.len());
+        // Nor is it lost because its client is.
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        drop(client);
         let mut room = [0; 100];
         let read = socket.read(&mut room).await.unwrap();
         assert_eq!([&little, &room[..read]].concat(), head);
+        assert_eq!(socket.read(&mut room).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }

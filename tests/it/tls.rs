@@ -223,9 +223,10 @@ fn records_of_a_large_answer_are_of_14_kib() {
         }
         let largest = lengths.iter().max().unwrap();
         assert!((14 * 1024 - 24..=14 * 1024).contains(largest), "{version:?}: {lengths:?}");
-        client.conn.read_tls(&mut &bytes[..]).unwrap();
-        let state = client.conn.process_new_packets().unwrap();
-        assert!(state.plaintext_bytes_to_read() > 0, "{version:?}: {state:?}");
+        let mut rest = &bytes[..];
+        while client.conn.process_new_packets().unwrap().plaintext_bytes_to_read() == 0 {
+            assert_ne!(client.conn.read_tls(&mut rest).unwrap(), 0, "{version:?}: nothing of it can be read");
+        }
     }
 }
 
