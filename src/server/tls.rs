@@ -34,6 +34,8 @@ const ADMIN_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 /// piece that jemalloc has slabs for; each record of 16 KiB, the most that is allowed (RFC 8446, 5.1), would be apart, and leave a note
 /// behind. Records of half as much cost clients more.
 const RECORD_BYTES_MAX: usize = (14 << 10) - 24;
+/// How much waits for a client in records that are made; what has no room among them waits as it is.
+const SEALED_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
 /// TLS on one listener.
 pub struct Tls {
@@ -111,7 +113,9 @@ impl Tls {
 
     /// The handshake with a client. It may take as long as that likes.
     pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
-        self.acceptor.accept(stream).await
+        let mut stream = self.acceptor.accept(stream).await?;
+        stream.get_mut().1.set_buffer_limit(Some(SEALED_BYTES_MAX));
+        Ok(stream)
     }
 }
 
