@@ -99,8 +99,8 @@ pub(super) fn is_unfinished(head: &[u8]) -> bool {
     httparse::Request::new(&mut headers).parse(head).is_ok_and(|status| status.is_partial())
 }
 
-/// How large a head is, as HTTP/1.1 writes it but for its first line's method and version, and spaces around values. hyper holds one to its bound while it is
-/// not whole yet: what came in few packets can have twice as much.
+/// How large a head is, as HTTP/1.1 writes it but for its first line's method and version, and spaces around values. hyper holds
+/// one to its bound while it is not whole yet: what came in few packets can have twice as much.
 fn head_bytes<B>(request: &Request<B>) -> usize {
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     let fields =

@@ -218,8 +218,9 @@ fn records_of_a_large_answer_are_of_14_kib() {
         let mut rest = &bytes[..];
         // Each says how long it is (RFC 8446, 5.1). The last is cut.
         while let Some((&[_, _, _, high, low], behind)) = rest.split_first_chunk() {
-            lengths.push(5 + usize::from(u16::from_be_bytes([high, low])));
-            rest = behind.get(usize::from(u16::from_be_bytes([high, low]))..).unwrap_or_default();
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            lengths.push(5 + length);
+            rest = behind.get(length..).unwrap_or_default();
         }
         let largest = lengths.iter().max().unwrap();
         assert!((14 * 1024 - 24..=14 * 1024).contains(largest), "{version:?}: {lengths:?}");
